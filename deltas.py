@@ -1,0 +1,229 @@
+"""An upstream's event stream, read into deltas of text.
+
+Only what a reply is made of is decoded: the text, the reasoning, the finish reason and the usage.
+All the events that arrived in one read become one delta.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pydantic_core import from_json
+
+from errors import UpstreamError
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+@dataclass(slots=True)
+class Delta:
+    """What one read added to a reply."""
+
+    text: str = ""
+    reasoning: str = ""
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    done: bool = False
+
+
+@dataclass(slots=True)
+class Event:
+    """One server-sent event: its name ("" where it has none) and its data."""
+
+    name: bytes
+    data: bytes
+
+
+class EventReader:
+    """Bytes in, whole events out; any line ending, events and lines cut anywhere between reads."""
+
+    def __init__(self) -> None:
+        self._cut: list[bytes] = []
+        self._name = b""
+        self._data: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> Iterator[Event]:
+        if b"\n" not in chunk and b"\r" not in chunk:
+            self._cut.append(chunk)
+            return
+        lines = b"".join([*self._cut, chunk]).splitlines(keepends=True)
+        # A line is whole once its ending is: a "\r" at the very end may be half of "\r\n".
+        self._cut = [] if lines[-1].endswith(b"\n") else [lines.pop()]
+        for line in lines:
+            yield from self._line(line.rstrip(b"\r\n"))
+
+    def end(self) -> Iterator[Event]:
+        """The event that the end of the stream left without its blank line."""
+        rest = b"".join(self._cut)
+        self._cut = []
+        for line in (rest, b""):
+            yield from self._line(line.rstrip(b"\r\n"))
+
+    def _line(self, line: bytes) -> Iterator[Event]:
+        if line:
+            field, _, value = line.partition(b":")
+            if field == b"data":
+                self._data.append(value.removeprefix(b" "))
+            elif field == b"event":
+                self._name = value.removeprefix(b" ")
+        elif self._data:
+            yield Event(self._name, b"\n".join(self._data))
+            self._name, self._data = b"", []
+        else:
+            self._name = b""
+
+
+class DeltaReader:
+    """Bytes of a streamed chat completion in, one delta out for each read.
+
+    A failure inside the stream is kept in `failure` instead of raised, so that the text which came
+    before it in the same read is not lost.
+    """
+
+    def __init__(self) -> None:
+        self.failure: UpstreamError | None = None
+        self._events = EventReader()
+
+    def feed(self, chunk: bytes) -> Delta:
+        return self._read(self._events.feed(chunk))
+
+    def end(self) -> Delta:
+        return self._read(self._events.end())
+
+    def _read(self, events: Iterator[Event]) -> Delta:
+        delta, text, reasoning = Delta(), list[str](), list[str]()
+        try:
+            for event in events:
+                if event.data.strip() == b"[DONE]":
+                    delta.done = True
+                    break
+                _add(_decode(event), delta, text, reasoning)
+        except UpstreamError as failure:
+            self.failure = failure
+        delta.text, delta.reasoning = _storable("".join(text)), _storable("".join(reasoning))
+        return delta
+
+
+def read_completion(body: bytes) -> Delta:
+    """The delta of an answer that came whole, as one JSON object."""
+    chunk = _decode(Event(b"", body))
+    delta, text, reasoning = Delta(done=True), list[str](), list[str]()
+    _add(chunk, delta, text, reasoning)
+    delta.text, delta.reasoning = _storable("".join(text)), _storable("".join(reasoning))
+    return delta
+
+
+def _decode(event: Event) -> dict[str, Any]:
+    if not event.data.strip():
+        return {}
+    try:
+        chunk = _from_json(event.data)
+    except ValueError:
+        raise UpstreamError("The upstream sent something that is not JSON") from None
+    if not isinstance(chunk, dict):
+        return {}
+    if event.name == b"error" or chunk.get("error"):
+        raise _failure(chunk.get("error") or chunk)
+    return chunk
+
+
+def _from_json(data: bytes) -> Any:
+    try:
+        return from_json(data)
+    except ValueError:
+        # The strict reader refuses escapes of half a surrogate pair; they are not worth a reply.
+        return json.loads(data)
+
+
+def _failure(error: Any) -> UpstreamError:
+    """An error told inside the stream: an object or a plain sentence, with or without a status."""
+    if not isinstance(error, dict):
+        return UpstreamError(str(error))
+    message = error.get("message") or error.get("text") or "The upstream failed without a reason"
+    return UpstreamError(str(message), status=_status(error.get("code"), error.get("status")))
+
+
+def _status(*codes: Any) -> int:
+    """The first code that is a 4xx status; any other failure is a 502 to our callers."""
+    numbers = (int(code) for code in codes if str(code).isdecimal())
+    return next((number for number in numbers if 400 <= number < 500), 502)
+
+
+def _add(chunk: dict[str, Any], delta: Delta, text: list[str], reasoning: list[str]) -> None:
+    """Collect one chunk; whatever is missing, null or of an unexpected type says nothing."""
+    if isinstance(usage := chunk.get("usage"), dict):
+        delta.usage = usage
+    choices = chunk.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return
+    choice = choices[0]
+    if choice.get("index"):
+        return
+    if isinstance(reason := choice.get("finish_reason"), str):
+        delta.finish_reason = reason
+    message = choice.get("delta") or choice.get("message")
+    if not isinstance(message, dict):
+        return
+    if isinstance(piece := message.get("content") or message.get("refusal"), str):
+        text.append(piece)
+    # Two spellings of one thing; Poe sends both with equal text.
+    if isinstance(piece := message.get("reasoning_content") or message.get("reasoning"), str):
+        reasoning.append(piece)
+
+
+def _storable(text: str) -> str:
+    return UNSTORABLE.sub(REPLACEMENT, text) if UNSTORABLE.search(text) else text
+
+
+class PlaceholderFilter:
+    """Takes Poe's thinking placeholders off the start of a reply, however it is cut.
+
+    Poe's chat deltas cannot replace earlier text, so two forms reach us: a line a second
+    (`Thinking... (1s elapsed)`), glued together, and `*Thinking...*`, a blank line, the thoughts as
+    a quotation, a blank line. The first is dropped, the thoughts of the second are reasoning.
+    Anything that only looks alike, and anything later in the reply, is text.
+    """
+
+    ELAPSED: ClassVar = re.compile(r"\s*Thinking\.\.\. \(\d+s elapsed\)")
+    QUOTED: ClassVar = re.compile(r"\s*\*Thinking\.\.\.\*[ \t]*\n\s*\n((?:>[^\n]*\n)+)[ \t]*\n")
+    # What may still become a placeholder: every beginning of one, digits and blanks counted as one.
+    ELAPSED_FORM: ClassVar = "Thinking... (0s elapsed)"
+    QUOTED_FORM: ClassVar = "*Thinking...*\n>"
+
+    def __init__(self) -> None:
+        self._held: str | None = ""
+        self._stripped = False
+
+    def feed(self, delta: Delta) -> Delta:
+        """The delta without placeholders; its text is held back while it may still become one."""
+        if self._held is None or not (delta.text or delta.done):
+            return delta
+        text = self._held + delta.text
+        while match := self.ELAPSED.match(text):
+            text, self._stripped = text[match.end() :], True
+        if match := self.QUOTED.match(text):
+            thoughts = (line.removeprefix(">").strip() for line in match[1].splitlines())
+            delta.reasoning += "\n".join(thoughts)
+            text, self._stripped = text[match.end() :], True
+        if self._stripped:
+            text = text.lstrip()
+        if self._undecided(text) and not delta.done:
+            self._held, delta.text = text, ""
+        else:
+            self._held, delta.text = None, text
+        return delta
+
+    def end(self) -> Delta:
+        """What was still held back when the stream ended."""
+        text, self._held = self._held or "", None
+        return Delta(text=text)
+
+    def _undecided(self, text: str) -> bool:
+        start = text.lstrip()[:64]
+        if start.startswith("*"):
+            start = re.sub(r"[ \t]*\n\s*", "\n", start)
+            return self.QUOTED_FORM.startswith(start) or start.startswith(self.QUOTED_FORM)
+        return self.ELAPSED_FORM.startswith(re.sub(r"\d+", "0", start))

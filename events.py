@@ -1,0 +1,74 @@
+"""A turn as server-sent events, framed exactly as existing clients read them.
+
+They split on a blank line, keep blocks that begin with `data:` and stop at `[DONE]`: so LF only,
+one `data:` line an event, and nothing before it.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from reply import Outcome, Reply
+
+PING_SECONDS = 10
+# A reader that takes nothing for this long is dropped; it can come back and read on.
+SEND_TIMEOUT = 60.0
+DONE = b"data: [DONE]\n\n"
+# Legal inside JSON, but line ends to some clients.
+LINE_ENDS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+
+
+def stream(events: AsyncIterator[bytes]) -> EventSourceResponse:
+    """A response that sends these events, with a comment in longer silences."""
+    return EventSourceResponse(
+        events,
+        sep="\n",
+        ping=PING_SECONDS,
+        ping_message_factory=lambda: ServerSentEvent(comment="ping"),
+        send_timeout=SEND_TIMEOUT,
+    )
+
+
+async def turn_events(reply: Reply) -> AsyncIterator[bytes]:
+    """A turn from its first event, which names its messages, to `[DONE]`."""
+    yield event(
+        content="",
+        user_message_id=reply.user_message_id,
+        assistant_message_id=reply.message_id,
+        conversation_id=reply.conversation_id,
+        session_id=reply.session_id,
+    )
+    async for piece in reply.follow():
+        if piece.is_reasoning:
+            yield event(content="", reasoning=piece.text)
+        else:
+            yield event(content=piece.text)
+    yield final_event(await reply.finished()) + DONE
+
+
+async def stored_events(
+    conversation_id: str, message_id: int, reply_id: int | None
+) -> AsyncIterator[bytes]:
+    """The events of a message that asked nothing: the first, and the end."""
+    yield event(
+        content="",
+        user_message_id=message_id,
+        assistant_message_id=reply_id,
+        conversation_id=conversation_id,
+    )
+    yield DONE
+
+
+def final_event(outcome: Outcome) -> bytes:
+    if outcome.error is not None:
+        error = {"detail": outcome.error, "status": outcome.error_status}
+        return event(content="", finish_reason="error", error=error)
+    usage = {"usage": outcome.usage} if outcome.usage else {}
+    return event(content="", finish_reason=outcome.finish_reason, **usage)
+
+
+def event(**fields: Any) -> bytes:
+    data = json.dumps(fields, ensure_ascii=False).translate(LINE_ENDS)
+    return f"data: {data}\n\n".encode()

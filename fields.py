@@ -1,0 +1,130 @@
+"""The kinds of value that a request may carry, and the rules that every body obeys."""
+
+import math
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+from sqlmodel import Field, SQLModel
+
+MAX_ID = 2**63 - 1
+MAX_VERSION = 1_000_000_000
+
+
+def now() -> str:
+    """The present moment as it is stored and sent: ISO 8601, UTC, microseconds, `Z`."""
+    return _iso(datetime.now(UTC))
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _to_utc(value: str) -> str:
+    """A time without an offset is the server's local time."""
+    try:
+        return _iso(datetime.fromisoformat(value))
+    except (ValueError, OverflowError):
+        raise ValueError("must be a time in ISO 8601, such as 2026-01-31T09:30:00Z") from None
+
+
+def _zero_if_null(value: object) -> object:
+    return 0 if value is None else value
+
+
+# Times are kept as text of one width: SQLite has no type for them, text of one width sorts by time,
+# and what is stored is what is sent.
+Time = Annotated[
+    str, AfterValidator(_to_utc), WithJsonSchema({"type": "string", "format": "date-time"})
+]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+Id = Annotated[int, Field(ge=1, le=MAX_ID)]
+ProjectId = Annotated[int, Field(ge=0, le=MAX_ID), BeforeValidator(_zero_if_null)]
+
+
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+MAX_DEPTH = 64
+
+
+def _refuse_unstorable(value: Any, depth: int = 0) -> None:
+    """Refuse, anywhere in a body, what cannot come back as it was sent."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"values may be nested {MAX_DEPTH} deep at most")
+    if isinstance(value, str) and UNSTORABLE.search(value):
+        raise ValueError("text may contain neither NUL characters nor lone surrogates")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("numbers must be finite")
+    if isinstance(value, dict):
+        for key in value:
+            _refuse_unstorable(key)
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            _refuse_unstorable(item, depth + 1)
+
+
+# What the service sets itself in a model call, and what would send it or the key elsewhere.
+SET_BY_SERVICE = frozenset({"model", "messages", "stream", "stream_options"})
+NAMES_AN_ENDPOINT = re.compile(
+    r"url|header|api_?base|api_?key|authorization|endpoint|proxy|extra_(body|query)|timeout", re.I
+)
+
+
+def _harmless(options: dict[str, Any]) -> dict[str, Any]:
+    for name in options:
+        if name in SET_BY_SERVICE or NAMES_AN_ENDPOINT.search(name):
+            raise ValueError(f"{name} may not be set here")
+    return options
+
+
+Options = Annotated[dict[str, Any], AfterValidator(_harmless)]
+
+# Existing clients send "" in these fields for what they do not have.
+BLANK_IS_ABSENT = frozenset(
+    {
+        "name",
+        "model",
+        "assistance_role",
+        "llm_model",
+        "summary_model",
+        "auto_save_category_id",
+        "project_id",
+        "version",
+        "source",
+        "related_log_id",
+        "created_at",
+    }
+)
+
+
+class Body(SQLModel):
+    """A request body: exactly the declared fields, of exactly the declared types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)  # type: ignore[assignment]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _readable(cls, data: Any) -> Any:
+        _refuse_unstorable(data)
+        if not isinstance(data, dict):
+            return data
+        return {k: v for k, v in data.items() if v != "" or k not in BLANK_IS_ABSENT}
+
+
+class Update(Body):
+    """A change: fields that are left out stay as they are."""
+
+    def changes(self) -> dict[str, Any]:
+        return self.model_dump(exclude_unset=True)
+
+
+# The default of a field that an update may leave out but not set to null; it is never read.
+UNSET = Field(default_factory=str)

@@ -1,0 +1,86 @@
+"""Who may call: the Host, Origin, token and content type of a request, before anything else runs.
+
+The service is on the same machine as a browser, so a page on the web may try to reach it: under a
+name of its own that resolves to 127.0.0.1 (so the Host must be ours), or with a plain form (so a
+foreign Origin is refused whatever the method, and a body must be JSON).
+"""
+
+import hmac
+import re
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from settings import Settings
+
+LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+LOCAL_ORIGIN = (
+    r"https?://(localhost|127\.0\.0\.1)(:\d{1,5})?|tauri://localhost|https?://tauri\.localhost"
+)
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::\d{1,5})?", re.I)
+JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.I)
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+OPEN_PATHS = frozenset({"/health"})
+
+
+class Guard:
+    """Pure ASGI middleware; it answers refusals itself and passes everything else on."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._hosts = LOCAL_HOSTS | {name.lower() for name in settings.allowed_hosts}
+        self._origins = frozenset(settings.allowed_origins)
+        token = settings.access_token
+        self._token = token.get_secret_value().encode() if token else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            refusal = self._refusal(scope["method"], scope["path"], Headers(scope=scope))
+            if refusal is not None:
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, method: str, path: str, headers: Headers) -> JSONResponse | None:
+        if not self._host_allowed(headers.getlist("host")):
+            return _refuse(400, "The Host header names no host of this service: see ALLOWED_HOSTS")
+        if not self._origin_allowed(method, headers):
+            return _refuse(403, "This origin may not call the service: see ALLOWED_ORIGINS")
+        if method != "OPTIONS" and path not in OPEN_PATHS and not self._token_right(headers):
+            detail = "Send the service's ACCESS_TOKEN as `Authorization: Bearer`"
+            return _refuse(401, detail, {"WWW-Authenticate": "Bearer"})
+        if method not in SAFE_METHODS and _has_body(headers) and not _is_json(headers):
+            return _refuse(415, "Send the body as JSON, with Content-Type: application/json")
+        return None
+
+    def _host_allowed(self, hosts: list[str]) -> bool:
+        match = HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+        return match is not None and match[1].lower() in self._hosts
+
+    def _origin_allowed(self, method: str, headers: Headers) -> bool:
+        origins = headers.getlist("origin")
+        if not origins:
+            return method in SAFE_METHODS or headers.get("sec-fetch-site") != "cross-site"
+        return len(origins) == 1 and (
+            origins[0] in self._origins or re.fullmatch(LOCAL_ORIGIN, origins[0]) is not None
+        )
+
+    def _token_right(self, headers: Headers) -> bool:
+        if self._token is None:
+            return True
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        right = hmac.compare_digest(given.strip().encode("latin-1"), self._token)
+        return scheme.lower() == "bearer" and right
+
+
+def _has_body(headers: Headers) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
+def _is_json(headers: Headers) -> bool:
+    return JSON_TYPE.match(headers.get("content-type", "")) is not None
+
+
+def _refuse(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"detail": detail}, status, headers=headers)

@@ -1,0 +1,116 @@
+"""The app, put together; `python main.py` runs it."""
+
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import ValidationError
+from sse_starlette.sse import AppStatus
+from starlette.middleware.cors import CORSMiddleware
+
+import errors
+from db import Database, StartError
+from guard import LOCAL_ORIGIN, Guard
+from providers import Providers
+from routes import categories, conversations, documents, health, messages, projects
+from settings import Settings
+from turns import Turns
+
+VERSION = "0.1.0"
+# After the turns have ended, what connections may take to send what they still hold.
+FAREWELL_SECONDS = 2
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service on these settings; nothing is opened before it starts."""
+    app = FastAPI(
+        title="Poe OpenAI FastAPI Proxy",
+        version=VERSION,
+        description="A chat backend for one person: every conversation in one SQLite file.",
+        lifespan=_lifespan,
+        max_body_size=int(settings.max_body_mb * 1_000_000),
+    )
+    app.state.database = Database(settings.database_path)
+    app.state.providers = Providers(settings)
+    app.state.turns = Turns(app.state.database, app.state.providers)
+    errors.install(app)
+    # The last one added runs first: who may call is settled before anything else happens.
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.allowed_origins,
+        allow_origin_regex=LOCAL_ORIGIN,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=["Retry-After", "X-Conversation-Id"],
+        max_age=86_400,
+    )
+    app.add_middleware(Guard, settings=settings)
+    for module in (health, conversations, messages, projects, categories, documents):
+        app.include_router(module.router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    database: Database = app.state.database
+    providers: Providers = app.state.providers
+    turns: Turns = app.state.turns
+    database.open()
+    warming = asyncio.create_task(providers.warm())
+    try:
+        await turns.open()
+        yield
+    finally:
+        await turns.close()
+        await asyncio.wait([warming])
+        await providers.close()
+        await database.close()
+
+
+class Server(uvicorn.Server):
+    """Ends the running turns before it waits for connections: streams then end by themselves."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.config.app.state.turns.close()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
+
+
+def server(app: FastAPI, settings: Settings) -> Server:
+    """A server for this app. Streams are ended by us, not cut by the SSE library's own watcher."""
+    AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
+    return Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_level=settings.log_level,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=FAREWELL_SECONDS,
+        )
+    )
+
+
+def main() -> None:
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        sys.exit(f"{str(problem['loc'][0]).upper()}: {problem['msg']}")
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s: %(message)s")
+    app = create_app(settings)
+    try:
+        app.state.database.open()
+    except StartError as error:
+        sys.exit(str(error))
+    server(app, settings).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,452 @@
+"""Every table, and the shapes of what goes in and out.
+
+One family after another: `XFields` holds what callers give and answers repeat, `XCreate` and
+`XUpdate` are request bodies (strict: unknown fields and wrong types are refused), `XPublic` is an
+answer, and `X` is the table, with the columns that stay inside. Table classes are never validated,
+so none is ever a route's input.
+"""
+
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+from annotated_types import Len
+from pydantic import ConfigDict, Discriminator, StringConstraints, Tag
+from sqlalchemy import JSON, Index, TypeDecorator, UniqueConstraint, text
+from sqlmodel import Field, SQLModel
+
+from fields import (
+    MAX_ID,
+    MAX_VERSION,
+    UNSET,
+    Body,
+    Id,
+    Label,
+    Options,
+    ProjectId,
+    Time,
+    Update,
+    now,
+)
+
+NO_PROJECT = "其它"
+
+Source = Literal["user", "server", "chat"]
+MessageStatus = Literal["streaming", "complete", "stopped", "interrupted", "error"]
+Archived = Annotated[int, Field(ge=0, le=1, description="0 normal, 1 archived")]
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON column in which Python's None is SQL's NULL."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+
+class Done(SQLModel):
+    """What a change without a result of its own answers."""
+
+    message: str
+
+
+# Projects
+
+
+class ProjectFields(SQLModel):
+    dev_environment: str | None = Field(default=None, description="The `{env}` of templates.")
+    llm_model: Label | None = Field(default=None, description="Default model of its conversations.")
+    grpc_server_address: str | None = None
+    llm_url: str | None = None
+    git_work_dir: str | None = None
+    ai_work_dir: str | None = None
+
+
+class ProjectCreate(Body, ProjectFields):
+    name: Label
+
+
+class ProjectUpdate(Update, ProjectFields):
+    name: Label = UNSET
+
+
+class ProjectPublic(ProjectFields):
+    id: int
+    name: str
+    created_time: Time
+    updated_time: Time
+
+
+class Project(ProjectFields, table=True):
+    __table_args__ = {"sqlite_autoincrement": True}
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    created_time: str = Field(default_factory=now)
+    updated_time: str = Field(default_factory=now)
+
+
+# Conversations
+
+
+class ConversationFields(SQLModel):
+    name: Label | None = None
+    system_prompt: str | None = None
+    model: Label | None = None
+    assistance_role: str | None = None
+
+
+class ConversationCreate(Body, ConversationFields):
+    status: Archived = 0
+    project_id: ProjectId = Field(default=0, description="0: no project")
+
+
+class ConversationUpdate(Update, ConversationFields):
+    status: Archived = 0
+    project_id: ProjectId = 0
+
+
+class ConversationCreated(SQLModel):
+    conversation_id: str
+
+
+class ConversationPublic(ConversationFields):
+    conversation_id: str
+    id: str = Field(description="The same as `conversation_id`.")
+    status: int
+    project_id: int
+    project_name: str
+    created_at: Time
+    updated_at: Time
+
+
+class Conversation(ConversationFields, table=True):
+    __table_args__ = (
+        UniqueConstraint("source", "external_id"),
+        Index("ix_conversation_recent", "updated_at"),
+        Index("ix_conversation_project", "project_id", "updated_at"),
+    )
+
+    id: str = Field(default_factory=lambda: str(uuid4()), primary_key=True)
+    status: int = 0
+    project_id: int = 0
+    active_message_id: int | None = None
+    source: str | None = None
+    external_id: str | None = None
+    created_at: str = Field(default_factory=now)
+    updated_at: str = Field(default_factory=now)
+
+
+# Messages
+
+
+class OpenPart(SQLModel):
+    """An OpenAI content part: fields beyond the declared ones are kept and sent on."""
+
+    model_config = ConfigDict(extra="allow")  # type: ignore[assignment]
+
+
+class TextPart(OpenPart):
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(OpenPart):
+    url: str
+
+
+class ImagePart(OpenPart):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class FilePart(OpenPart):
+    type: Literal["file"]
+    file: dict[str, Any]
+
+
+Part = Annotated[TextPart | ImagePart | FilePart, Field(discriminator="type")]
+Content = Annotated[
+    Annotated[str, StringConstraints(min_length=1), Tag("text")]
+    | Annotated[list[Part], Len(1), Tag("parts")],
+    Discriminator(lambda value: "parts" if isinstance(value, list) else "text"),
+]
+
+
+class MessageCreate(Body):
+    role: Literal["user", "assistant", "system"]
+    content: Content
+    model: Label | None = None
+    stream: bool = False
+    documents: list[Id] = Field(default=[], description="Documents added to this turn's context.")
+    system_prompt_append: str | None = Field(
+        default=None, description="Text added to this turn's system prompt."
+    )
+    options: Options = Field(default={}, description="Handed to the model call as they are.")
+
+
+class MessageUpdate(Update):
+    content: Content
+    created_at: Time = Field(default_factory=now)
+
+
+class MessagePublic(SQLModel):
+    """One message of a history; the system prompt stands first, with id 0."""
+
+    id: int
+    role: str
+    content: str
+    parts: list[dict[str, Any]] | None = Field(
+        default=None, description="The content parts, where content was given as a list."
+    )
+    reasoning: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    status: MessageStatus = "complete"
+    finish_reason: str | None = None
+    error: str | None = None
+    usage: dict[str, Any] | None = None
+    cost: float | None = None
+    session_id: str | None = Field(default=None, description="The handle that stops a reply.")
+    created_at: Time
+    updated_at: Time
+
+
+class Message(SQLModel, table=True):
+    """One node of a conversation's tree; a reply's row exists before its upstream is asked."""
+
+    __table_args__ = (
+        UniqueConstraint("source", "external_id"),
+        UniqueConstraint("conversation_id", "idempotency_key"),
+        Index("ix_message_running", "status", sqlite_where=text("status = 'streaming'")),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    conversation_id: str = Field(foreign_key="conversation.id", ondelete="CASCADE", index=True)
+    parent_id: int | None = Field(default=None, foreign_key="message.id", index=True)
+    role: str
+    content: str = ""
+    parts: Any = Field(default=None, sa_type=Json, nullable=True)
+    reasoning: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    status: str = "complete"
+    finish_reason: str | None = None
+    error: str | None = None
+    error_status: int | None = None
+    usage: Any = Field(default=None, sa_type=Json, nullable=True)
+    cost: float | None = None
+    session_id: str | None = Field(default=None, unique=True)
+    # What the turn was asked with besides its message: documents, system_prompt_append, options.
+    request: Any = Field(default=None, sa_type=Json, nullable=True)
+    # Fields of an OpenAI message beyond role and content: tool_calls, tool_call_id, name, refusal.
+    extra: Any = Field(default=None, sa_type=Json, nullable=True)
+    omitted: int | None = Field(default=None, description="Messages left out for want of room.")
+    idempotency_key: str | None = None
+    idempotency_hash: str | None = None
+    source: str | None = None
+    external_id: str | None = None
+    created_at: str = Field(default_factory=now)
+    updated_at: str = Field(default_factory=now)
+
+
+class MessageIds(Body):
+    message_ids: list[Id]
+
+
+class History(SQLModel):
+    conversation_id: str
+    messages: list[MessagePublic]
+
+
+class TurnAnswer(SQLModel):
+    """The answer to a turn that is not streamed."""
+
+    conversation_id: str
+    reply: str | None = Field(description="null where nothing was asked.")
+    user_message_id: int
+    assistant_message_id: int | None
+    session_id: str | None = None
+    model: str | None = None
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+
+
+class StopStream(Body):
+    session_id: str
+
+
+class Stopped(Done):
+    session_id: str
+
+
+# Plan categories
+
+
+class CategoryFields(SQLModel):
+    prompt_template: str = Field(
+        default="", description="`{doc}` and `{env}` stand for chat and environment."
+    )
+    message_method: str = Field(default="PlanGetRequest", max_length=255)
+    auto_save_category_id: int | None = Field(default=None, ge=1, le=MAX_ID)
+    summary_model: Label | None = None
+
+
+class CategoryCreate(Body, CategoryFields):
+    name: Label
+
+
+class CategoryUpdate(Update, CategoryFields):
+    name: Label = UNSET
+
+
+class CategoryPublic(CategoryFields):
+    id: int
+    name: str
+    is_builtin: bool
+    created_time: Time
+    updated_time: Time
+
+
+class Category(CategoryFields, table=True):
+    __tablename__ = "plan_category"
+    __table_args__ = {"sqlite_autoincrement": True}
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True)
+    is_builtin: bool = False
+    auto_save_category_id: int | None = Field(
+        default=None, foreign_key="plan_category.id", ondelete="SET NULL"
+    )
+    created_time: str = Field(default_factory=now)
+    updated_time: str = Field(default_factory=now)
+
+
+# Plan documents
+
+
+class DocumentCreate(Body):
+    project_id: ProjectId = 0
+    category_id: Id
+    filename: Label
+    content: str
+    version: Annotated[int, Field(ge=1, le=MAX_VERSION)] | None = Field(
+        default=None, description="Kept when it is free, else the next free number is given."
+    )
+    source: Source = "user"
+    related_log_id: Annotated[int, Field(ge=0, le=MAX_ID)] | None = None
+
+
+class DocumentUpdate(Update):
+    filename: Label = UNSET
+    content: str = UNSET
+    source: Source = "user"
+
+
+class DocumentPublic(SQLModel):
+    id: int
+    project_id: int
+    category_id: int
+    filename: str
+    content: str
+    version: int
+    source: Source
+    related_log_id: int | None
+    created_time: Time
+    updated_time: Time
+
+
+class Document(SQLModel, table=True):
+    """One version of a document; a document is known by project, category and filename."""
+
+    __tablename__ = "plan_document"
+    __table_args__ = (
+        UniqueConstraint("project_id", "category_id", "filename", "version"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    project_id: int = 0
+    category_id: int = Field(foreign_key="plan_category.id", index=True)
+    filename: str
+    content: str
+    version: int
+    source: str = "user"
+    related_log_id: int | None = None
+    # Where a generated document came from; no foreign key: it stays true when the chat is gone.
+    conversation_id: str | None = None
+    message_ids: Any = Field(default=None, sa_type=Json, nullable=True)
+    template_hash: str | None = None
+    model: str | None = None
+    usage: Any = Field(default=None, sa_type=Json, nullable=True)
+    created_time: str = Field(default_factory=now)
+    updated_time: str = Field(default_factory=now)
+
+
+class DocumentPage(SQLModel):
+    total: int
+    page: int
+    page_size: int
+    items: list[DocumentPublic]
+
+
+class DocumentIds(Body):
+    document_ids: Annotated[list[Id], Len(1)]
+
+
+class Merged(SQLModel):
+    count: int
+    merged: str
+
+
+class Diff(SQLModel):
+    document_id: int
+    against: int | None = Field(description="null where there is no version before.")
+    diff: str
+
+
+class MigrateHistory(Body):
+    project_id: ProjectId = 0
+    source_category_id: Id
+    target_category_id: Id
+    filename: Label
+
+
+class MigratedHistory(Done):
+    migrated_count: int
+    target_category_id: int
+    filename: str
+    start_version: int
+    end_version: int
+
+
+class MigrateCurrent(Body):
+    document_id: Id
+    target_category_id: Id
+    new_filename: Label | None = None
+    source: Source = "user"
+
+
+class DocumentReference(SQLModel, table=True):
+    """A document that every turn of a project, or of one conversation, is given to read."""
+
+    __tablename__ = "document_reference"
+    __table_args__ = (
+        Index("ix_reference_project", "project_id", "document_id"),
+        UniqueConstraint("conversation_id", "document_id"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    project_id: int
+    conversation_id: str | None = Field(
+        default=None, foreign_key="conversation.id", ondelete="CASCADE"
+    )
+    document_id: int = Field(foreign_key="plan_document.id", ondelete="CASCADE", index=True)
+    reference_type: str
+    created_time: str = Field(default_factory=now)
+
+
+class Health(SQLModel):
+    status: Literal["ok"]
+    version: str
+    providers: dict[str, bool] = Field(description="Whether the service has a key for each.")

@@ -1,0 +1,112 @@
+"""A reply while it is being written, in memory: it grows, is followed, and ends.
+
+The text itself is the log: a follower is nothing but a position in it, so any number may come, fall
+behind, leave and come back, and none costs more than its position.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from deltas import Delta
+
+# A follower that fell behind catches up in pieces of this many characters.
+PIECE_LENGTH = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a reply ended; `error` and `error_status` say why where it did not end well."""
+
+    status: str
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    error: str | None = None
+    error_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of a reply, of one kind: its text, or the model's reasoning."""
+
+    text: str
+    is_reasoning: bool = False
+
+
+@dataclass(eq=False)
+class Reply:
+    """A reply that is being written, in memory; followers see every piece as it comes."""
+
+    conversation_id: str
+    session_id: str = field(default_factory=lambda: uuid4().hex)
+    user_message_id: int = 0
+    message_id: int = 0
+    model: str = ""
+    pieces: list[Piece] = field(default_factory=list)
+    saved: int = 0
+    finish_reason: str | None = None
+    usage: dict[str, Any] | None = None
+    outcome: Outcome | None = None
+    # Set once the provider has accepted or refused; a refusal is an error of the request itself.
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    refusal: Exception | None = None
+    task: asyncio.Task[None] | None = None
+    asking: bool = False
+    ending: Outcome | None = None
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def text(self, *, reasoning: bool = False) -> str:
+        return "".join(piece.text for piece in self.pieces if piece.is_reasoning == reasoning)
+
+    def add(self, delta: Delta) -> None:
+        if delta.reasoning:
+            self.pieces.append(Piece(delta.reasoning, is_reasoning=True))
+        if delta.text:
+            self.pieces.append(Piece(delta.text))
+        self.finish_reason = delta.finish_reason or self.finish_reason
+        self.usage = delta.usage or self.usage
+        self._wake()
+
+    def close(self, outcome: Outcome) -> None:
+        """Tell the followers how it ended."""
+        self.outcome = self.outcome or outcome
+        self.begun.set()
+        self._wake()
+
+    def end(self, outcome: Outcome) -> None:
+        """Ask the turn's task to stop asking; it stores the text so far and ends like this."""
+        self.ending = self.ending or outcome
+        if self.asking and self.task:
+            self.task.cancel()
+
+    async def follow(self) -> AsyncIterator[Piece]:
+        """Everything so far, then what comes, until the end."""
+        index = 0
+        while True:
+            while index < len(self.pieces):
+                piece, index = self._joined(index)
+                yield piece
+            if self.outcome:
+                return
+            await self._changed.wait()
+
+    async def finished(self) -> Outcome:
+        while self.outcome is None:
+            await self._changed.wait()
+        return self.outcome
+
+    def _joined(self, start: int) -> tuple[Piece, int]:
+        """The piece at `start`, joined with those of its kind that follow; the next index."""
+        kind, length, index = self.pieces[start].is_reasoning, 0, start
+        while index < len(self.pieces) and length < PIECE_LENGTH:
+            if self.pieces[index].is_reasoning != kind:
+                break
+            length += len(self.pieces[index].text)
+            index += 1
+        return Piece("".join(piece.text for piece in self.pieces[start:index]), kind), index
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

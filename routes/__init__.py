@@ -1,0 +1,1 @@
+"""One file a resource, named by its path; `deps.py` holds what they share."""

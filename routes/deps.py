@@ -1,0 +1,55 @@
+"""What routes are given: the database, the running turns, the caller's key, and ids from paths."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BeforeValidator, SecretStr
+
+from db import Database
+from errors import ErrorBody, InvalidBody
+from fields import MAX_ID
+from providers import Providers
+from turns import Turns
+
+_bearer = HTTPBearer(auto_error=False, description="A key for Poe or OpenAI, or ACCESS_TOKEN.")
+
+
+def _database(request: Request) -> Database:
+    database: Database = request.app.state.database
+    return database
+
+
+def _turns(request: Request) -> Turns:
+    turns: Turns = request.app.state.turns
+    return turns
+
+
+def _providers(request: Request) -> Providers:
+    providers: Providers = request.app.state.providers
+    return providers
+
+
+def _key(
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> SecretStr | None:
+    return SecretStr(credentials.credentials) if credentials else None
+
+
+DatabaseDep = Annotated[Database, Depends(_database)]
+TurnsDep = Annotated[Turns, Depends(_turns)]
+ProvidersDep = Annotated[Providers, Depends(_providers)]
+KeyDep = Annotated[SecretStr | None, Depends(_key)]
+
+PathId = Annotated[int, Path(ge=1, le=MAX_ID)]
+# In a query an empty parameter counts as absent.
+Absent = BeforeValidator(lambda value: None if value == "" else value)
+QueryId = Annotated[int | None, Absent, Query(ge=0, le=MAX_ID)]
+QueryText = Annotated[str | None, Absent, Query()]
+
+INVALID: dict[int | str, dict[str, Any]] = {422: {"model": InvalidBody}}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The errors a route declares, in the one shape that all have."""
+    return {**{status: {"model": ErrorBody} for status in statuses}, **INVALID}

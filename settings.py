@@ -1,0 +1,69 @@
+"""Every knob of the service, typed, with its default and its help."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AnyHttpUrl, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _split(value: object) -> object:
+    """Read a comma-separated line as a list of its non-blank items."""
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(",") if item.strip()]
+    return value
+
+
+Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"],
+    BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
+]
+
+
+class Settings(BaseSettings):
+    """Read from the environment, else from `.env` beside this file; blank counts as unset."""
+
+    model_config = SettingsConfigDict(
+        env_file=Path(__file__).with_name(".env"),
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    database_path: Path = Field(Path("chat.db"), description="The one SQLite file.")
+    default_provider: Literal["poe", "openai", "echo"] = Field(
+        "poe", description="Where a model without a prefix goes: `poe`, `openai` or `echo`."
+    )
+    default_model: str | None = Field(
+        None, description="The model when neither request, conversation nor project names one."
+    )
+    poe_api_key: SecretStr | None = Field(None, description="The service's own key for Poe.")
+    poe_base_url: AnyHttpUrl = Field(
+        AnyHttpUrl("https://api.poe.com/v1"), description="Where Poe's API is."
+    )
+    openai_api_key: SecretStr | None = Field(None, description="The service's own key for OpenAI.")
+    openai_base_url: AnyHttpUrl = Field(
+        AnyHttpUrl("https://api.openai.com/v1"),
+        description="OpenAI, or any server that speaks its API (Ollama, LM Studio, llama.cpp).",
+    )
+    access_token: SecretStr | None = Field(
+        None, description="When set, every request must bear exactly this token."
+    )
+    allowed_hosts: Names = Field(
+        [], description="Names allowed in the Host header besides localhost, comma-separated."
+    )
+    allowed_origins: Names = Field(
+        [], description="Web origins allowed besides localhost's and Tauri's, comma-separated."
+    )
+    upstream_timeout: float = Field(
+        600, gt=0, description="Seconds of silence before a turn fails."
+    )
+    upstream_proxy: AnyHttpUrl | None = Field(
+        None, description="Proxy for calls to the providers; `HTTPS_PROXY` is not read."
+    )
+    max_body_mb: float = Field(20, gt=0, description="Largest request body, in MB.")
+    log_level: LogLevel = Field("info", description="`debug`, `info`, `warning` or `error`.")

@@ -1,0 +1,197 @@
+"""Calls to an OpenAI-compatible server through the official client; the only importer of `openai`.
+
+The client builds and sends requests; answers are read as raw bytes, because an object for every
+chunk costs more than all the rest of a turn (about 200 µs against 10). This module is imported
+late: `openai` takes almost as long to load as the rest of the service together.
+"""
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import aiohttp
+import httpx2
+from openai import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncOpenAI,
+    AsyncStream,
+    DefaultAioHttpClient,
+    OpenAIError,
+)
+
+from errors import UpstreamError
+
+CONNECT_TIMEOUT = 10.0
+ATTEMPTS = 3
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 10.0
+RETRIED = frozenset({429, 502, 503, 529})
+KEY_LIKE = re.compile(r"\b(?:sk|poe)-[\w*.-]{6,}")
+
+
+class Client(AsyncOpenAI):
+    """The official client, deaf to the environment.
+
+    Left alone it sends OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS to any server.
+    """
+
+    @property
+    def default_headers(self) -> dict[str, Any]:
+        return {
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+            "User-Agent": self.user_agent,
+        }
+
+
+class Upstream:
+    """The connections to all providers; made at the first call, closed with the service."""
+
+    def __init__(self, timeout: float, proxy: str | None) -> None:
+        http_client = DefaultAioHttpClient(
+            timeout=httpx2.Timeout(timeout, connect=CONNECT_TIMEOUT),
+            follow_redirects=False,
+            trust_env=False,
+            proxy=proxy,
+        )
+        self._client = Client(
+            api_key="set-for-each-call",
+            base_url="http://set-for-each-call.invalid",
+            max_retries=0,
+            http_client=http_client,
+        )
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def post(self, url: str, key: str, body: dict[str, Any]) -> "Answer":
+        """Send one call; its answer, headers received. UpstreamError with our caller's status.
+
+        Repeated only while nothing of an answer has arrived and the server cannot have begun one:
+        it could not be reached, or it refused with a status that asks to come back.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                return Answer(await self._send(url, key, body), key)
+            except OpenAIError as error:
+                pause = _pause(error, attempt)
+                if pause is None:
+                    raise _translate(error, key) from None
+                await asyncio.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _send(self, url: str, key: str, body: dict[str, Any]) -> httpx2.Response:
+        response = await self._client.post(
+            url,
+            cast_to=httpx2.Response,
+            body=body,
+            options={"headers": {"Authorization": f"Bearer {key}"}},
+            stream=True,
+            stream_cls=AsyncStream[Any],
+        )
+        return cast(httpx2.Response, response)  # what `cast_to` asked for, its body unread
+
+
+class Answer:
+    """An answer whose body has not been read: iterate for its bytes, and close it."""
+
+    def __init__(self, response: httpx2.Response, key: str) -> None:
+        self._response = response
+        self._key = key
+
+    @property
+    def is_stream(self) -> bool:
+        return self._response.headers.get("content-type", "").startswith("text/event-stream")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._response.aiter_bytes():
+                yield chunk
+        except httpx2.TimeoutException:
+            raise UpstreamError("The upstream fell silent", status=504) from None
+        except (httpx2.HTTPError, aiohttp.ClientError):
+            raise UpstreamError("The upstream broke off") from None
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+    def redact(self, error: UpstreamError) -> UpstreamError:
+        """The same failure, without the key it may quote."""
+        error.detail = _redact(error.detail, self._key)
+        return error
+
+
+def _pause(error: OpenAIError, attempt: int) -> float | None:
+    """Seconds to wait before the next attempt, or None where there may be none."""
+    if attempt + 1 == ATTEMPTS:
+        return None
+    if isinstance(error, APIStatusError):
+        asked = _retry_after(error)
+        if error.status_code not in RETRIED or asked > LONGEST_PAUSE:
+            return None
+        return float(max(asked, FIRST_PAUSE * 2**attempt * random.uniform(1, 1.25)))  # noqa: S311
+    if _never_connected(error):
+        return float(FIRST_PAUSE * 2**attempt)
+    return None
+
+
+def _retry_after(error: APIStatusError) -> float:
+    value = error.response.headers.get("retry-after", "")
+    return float(value) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value) else 0.0
+
+
+def _never_connected(error: OpenAIError) -> bool:
+    """Whether nothing can have been sent.
+
+    The client's own exceptions do not tell: its transport reports a server that hung up before it
+    answered, and may be at work on the reply, as a failure to connect. The cause beneath does.
+    """
+    cause = error.__cause__
+    while cause is not None:
+        if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def _translate(error: OpenAIError, key: str) -> UpstreamError:
+    """Our error for the client's: the status for our caller, the upstream's own sentence."""
+    if isinstance(error, APIStatusError):
+        status = error.status_code if 400 <= error.status_code < 500 else 502
+        retry_after = error.response.headers.get("retry-after")
+        sentence = _sentence(error.body) or f"The upstream answered {error.status_code}"
+        return UpstreamError(
+            _redact(sentence, key),
+            status=status,
+            headers={"Retry-After": retry_after} if retry_after else None,
+        )
+    if _never_connected(error):
+        return UpstreamError("The upstream cannot be reached")
+    if isinstance(error, APITimeoutError) and not _hung_up(error):
+        return UpstreamError("The upstream fell silent", status=504)
+    if isinstance(error, APIConnectionError):
+        return UpstreamError("The upstream broke off before it answered")
+    return UpstreamError("The upstream's answer cannot be read")
+
+
+def _hung_up(error: OpenAIError) -> bool:
+    return error.__cause__ is not None and isinstance(
+        error.__cause__.__cause__, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError
+    )
+
+
+def _sentence(body: object) -> str | None:
+    """The upstream's own words in an error's body, or None where it has none for a person."""
+    if isinstance(body, dict):
+        body = body.get("message") or body.get("detail") or body.get("error")
+    if not isinstance(body, str) or body.lstrip().startswith("<"):
+        return None
+    return " ".join(body.split())[:500] or None
+
+
+def _redact(sentence: str, key: str) -> str:
+    return KEY_LIKE.sub("[key]", sentence.replace(key, "[key]"))

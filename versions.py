@@ -1,0 +1,121 @@
+"""The versions of documents: added, moved and compared, never overwritten.
+
+A document is known by project, category and filename; its versions are rows of their own.
+"""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, or_, tuple_
+from sqlmodel import Session, col, select
+
+from db import ensure_project, require
+from errors import Invalid, NotFound
+from fields import now
+from models import Category, Document
+
+
+def of(project_id: int, category_id: int, filename: str) -> tuple[ColumnElement[bool], ...]:
+    """The condition that picks all versions of one document."""
+    return (
+        col(Document.project_id) == project_id,
+        col(Document.category_id) == category_id,
+        col(Document.filename) == filename,
+    )
+
+
+def history(
+    session: Session, project_id: int, category_id: int, filename: str
+) -> Sequence[Document]:
+    """Every version of one document, the newest first."""
+    query = select(Document).where(*of(project_id, category_id, filename))
+    return session.exec(query.order_by(col(Document.version).desc())).all()
+
+
+def next_version(session: Session, project_id: int, category_id: int, filename: str) -> int:
+    newest = select(func.max(Document.version)).where(*of(project_id, category_id, filename))
+    return (session.exec(newest).one() or 0) + 1
+
+
+def add(session: Session, document: Document, version: int | None = None) -> Document:
+    """Store a new version: `version` when it is free, else the next number."""
+    require(session, Category, document.category_id)
+    ensure_project(session, document.project_id)
+    same = (document.project_id, document.category_id, document.filename)
+    taken = select(Document.id).where(*of(*same), Document.version == version)
+    if version is None or session.exec(taken).first() is not None:
+        version = next_version(session, *same)
+    document.version = version
+    session.add(document)
+    session.flush()
+    return document
+
+
+def latest(
+    session: Session,
+    conditions: Sequence[ColumnElement[bool]],
+    order: Sequence[ColumnElement[Any]],
+    offset: int,
+    limit: int,
+) -> tuple[int, Sequence[Document]]:
+    """A page of the newest versions that meet the conditions, and how many there are in all."""
+    known_by = (col(Document.project_id), col(Document.category_id), col(Document.filename))
+    newest = select(*known_by, func.max(Document.version)).group_by(*known_by)
+    is_newest = tuple_(*known_by, col(Document.version)).in_(newest)
+    query = select(Document).where(is_newest, *conditions)
+    total = session.exec(select(func.count()).select_from(query.subquery())).one()
+    return total, session.exec(query.order_by(*order).offset(offset).limit(limit)).all()
+
+
+def contains(text: str) -> ColumnElement[bool]:
+    """Documents with `text` in their name or content; the case of Latin letters does not matter."""
+    return or_(
+        col(Document.filename).contains(text, autoescape=True),
+        col(Document.content).contains(text, autoescape=True),
+    )
+
+
+def move_history(
+    session: Session, project_id: int, source_id: int, target_id: int, filename: str
+) -> tuple[int, int]:
+    """Move all versions to another category, behind those it has; the first and last number there.
+
+    The rows keep their ids, so what refers to a version still does.
+    """
+    if source_id == target_id:
+        raise Invalid("target_category_id must name another category")
+    require(session, Category, target_id)
+    moving = history(session, project_id, source_id, filename)[::-1]
+    if not moving:
+        raise NotFound("Document")
+    first = next_version(session, project_id, target_id, filename)
+    for version, document in enumerate(moving, first):
+        document.category_id, document.version = target_id, version
+        document.updated_time = now()
+        session.flush()
+    return first, first + len(moving) - 1
+
+
+def diff(session: Session, document_id: int, against_id: int | None) -> tuple[int | None, str]:
+    """A unified diff to this version from another, by default the one before; that one's id."""
+    document = require(session, Document, document_id)
+    before = require(session, Document, against_id) if against_id else _previous(session, document)
+    lines = difflib.unified_diff(
+        before.content.splitlines() if before else [],
+        document.content.splitlines(),
+        _label(before) if before else "/dev/null",
+        _label(document),
+        lineterm="",
+    )
+    return before.id if before else None, "\n".join(lines)
+
+
+def _previous(session: Session, document: Document) -> Document | None:
+    same = of(document.project_id, document.category_id, document.filename)
+    query = select(Document).where(*same, Document.version < document.version)
+    return session.exec(query.order_by(col(Document.version).desc())).first()
+
+
+def _label(document: Document) -> str:
+    return f"{document.filename} (version {document.version})"
