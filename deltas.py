@@ -38,7 +38,7 @@ class Event:
 
 
 class EventReader:
-    """Bytes in, whole events out; any line ending, events and lines cut anywhere between reads."""
+    """Bytes in, whole events out; lines end in LF or CRLF and may be cut anywhere between reads."""
 
     def __init__(self) -> None:
         self._cut: list[bytes] = []
@@ -46,21 +46,17 @@ class EventReader:
         self._data: list[bytes] = []
 
     def feed(self, chunk: bytes) -> Iterator[Event]:
-        if b"\n" not in chunk and b"\r" not in chunk:
-            self._cut.append(chunk)
-            return
-        lines = b"".join([*self._cut, chunk]).splitlines(keepends=True)
-        # A line is whole once its ending is: a "\r" at the very end may be half of "\r\n".
-        self._cut = [] if lines[-1].endswith(b"\n") else [lines.pop()]
+        first, *lines = chunk.split(b"\n")
+        self._cut.append(first)
+        if lines:
+            lines.insert(0, b"".join(self._cut))
+            self._cut = [lines.pop()]
         for line in lines:
-            yield from self._line(line.rstrip(b"\r\n"))
+            yield from self._line(line.removesuffix(b"\r"))
 
     def end(self) -> Iterator[Event]:
         """The event that the end of the stream left without its blank line."""
-        rest = b"".join(self._cut)
-        self._cut = []
-        for line in (rest, b""):
-            yield from self._line(line.rstrip(b"\r\n"))
+        yield from self.feed(b"\n\n")
 
     def _line(self, line: bytes) -> Iterator[Event]:
         if line:

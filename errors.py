@@ -8,7 +8,6 @@ ServiceError            status, one sentence, perhaps headers and extra fields
   StorageError          507 or 503: the database file cannot be written
 """
 
-import logging
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -19,11 +18,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-log = logging.getLogger(__name__)
+TOO_LARGE = "The body is larger than MAX_BODY_MB allows"
 
 
 class ServiceError(Exception):
-    """An answer other than success: `status`, and one sentence that a person can act on."""
+    """An answer other than success: `status`, and one sentence that a person can act on.
+
+    `extra` joins the body.
+    """
 
     status = 500
 
@@ -58,9 +60,13 @@ class Conflict(ServiceError):
 
 
 class Invalid(ServiceError):
-    """The request cannot be carried out as it is worded."""
+    """The request cannot be carried out as it is worded; `field` is what is wrong in it."""
 
     status = 422
+
+    def __init__(self, message: str, *, field: str) -> None:
+        errors = [{"field": field, "message": message}]
+        super().__init__(f"{field}: {message}", extra={"errors": errors})
 
 
 class UpstreamError(ServiceError):
@@ -91,7 +97,7 @@ class ErrorBody(BaseModel):
 class InvalidBody(ErrorBody):
     """What a 422 answers."""
 
-    errors: list[FieldError] = []
+    errors: list[FieldError]
 
 
 def install(app: FastAPI) -> None:
@@ -105,12 +111,15 @@ def install(app: FastAPI) -> None:
 async def _service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
     body = {"detail": error.detail, **error.extra}
+    if error.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        body.setdefault("errors", [{"field": "body", "message": error.detail}])
     return JSONResponse(body, error.status, headers=error.headers)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)
+    detail = TOO_LARGE if error.status_code == 413 else error.detail
+    return JSONResponse({"detail": detail}, error.status_code, headers=error.headers)
 
 
 async def _invalid_request(request: Request, error: Exception) -> JSONResponse:

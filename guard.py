@@ -3,6 +3,7 @@
 The service is on the same machine as a browser, so a page on the web may try to reach it: under a
 name of its own that resolves to 127.0.0.1 (so the Host must be ours), or with a plain form (so a
 foreign Origin is refused whatever the method, and a body must be JSON).
+A body that declares itself too large is refused here; one that does not, while it is read.
 """
 
 import hmac
@@ -12,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from errors import TOO_LARGE
 from settings import Settings
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -31,6 +33,7 @@ class Guard:
         self._app = app
         self._hosts = LOCAL_HOSTS | {name.lower() for name in settings.allowed_hosts}
         self._origins = frozenset(settings.allowed_origins)
+        self._max_body_size = settings.max_body_size
         token = settings.access_token
         self._token = token.get_secret_value().encode() if token else None
 
@@ -50,6 +53,8 @@ class Guard:
         if method != "OPTIONS" and path not in OPEN_PATHS and not self._token_right(headers):
             detail = "Send the service's ACCESS_TOKEN as `Authorization: Bearer`"
             return _refuse(401, detail, {"WWW-Authenticate": "Bearer"})
+        if _length(headers) > self._max_body_size:
+            return _refuse(413, TOO_LARGE)
         if method not in SAFE_METHODS and _has_body(headers) and not _is_json(headers):
             return _refuse(415, "Send the body as JSON, with Content-Type: application/json")
         return None
@@ -74,8 +79,13 @@ class Guard:
         return scheme.lower() == "bearer" and right
 
 
+def _length(headers: Headers) -> int:
+    declared = headers.get("content-length", "0")
+    return int(declared) if declared.isdecimal() else 0
+
+
 def _has_body(headers: Headers) -> bool:
-    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    return _length(headers) > 0 or "transfer-encoding" in headers
 
 
 def _is_json(headers: Headers) -> bool:

@@ -79,7 +79,7 @@ def edit(session: Session, message_id: int, body: MessageUpdate) -> None:
     message = require(session, Message, message_id)
     _refuse_if_running([message])
     message.sqlmodel_update(content_columns(body.content))
-    message.created_at = body.created_at or message.created_at
+    message.created_at = body.changes().get("created_at", message.created_at)
     message.updated_at = now()
     _touch(session, {message.conversation_id})
 

@@ -5,12 +5,13 @@ import logging
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 from sse_starlette.sse import AppStatus
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
 import errors
@@ -33,13 +34,13 @@ def create_app(settings: Settings) -> FastAPI:
         version=VERSION,
         description="A chat backend for one person: every conversation in one SQLite file.",
         lifespan=_lifespan,
-        max_body_size=int(settings.max_body_mb * 1_000_000),
     )
     app.state.database = Database(settings.database_path)
     app.state.providers = Providers(settings)
     app.state.turns = Turns(app.state.database, app.state.providers)
     errors.install(app)
     # The last one added runs first: who may call is settled before anything else happens.
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_size)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
@@ -109,7 +110,8 @@ def main() -> None:
         app.state.database.open()
     except StartError as error:
         sys.exit(str(error))
-    server(app, settings).run()
+    with suppress(KeyboardInterrupt):  # a second word on Ctrl+C, said after everything is closed
+        server(app, settings).run()
 
 
 if __name__ == "__main__":

@@ -76,8 +76,6 @@ class ProjectPublic(ProjectFields):
 
 
 class Project(ProjectFields, table=True):
-    __table_args__ = {"sqlite_autoincrement": True}
-
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True)
     created_time: str = Field(default_factory=now)
@@ -185,7 +183,7 @@ class MessageCreate(Body):
 
 class MessageUpdate(Update):
     content: Content
-    created_at: Time = Field(default_factory=now)
+    created_at: Time = UNSET
 
 
 class MessagePublic(SQLModel):

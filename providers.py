@@ -74,7 +74,7 @@ class Providers:
         if name == ECHO or (name is None and provider == ECHO):
             return Target(ECHO, ECHO, SecretStr(""))
         if name is None:
-            raise Invalid("No model is named: give `model`, or set DEFAULT_MODEL")
+            raise Invalid("none is named: give one, or set DEFAULT_MODEL", field="model")
         prefix, slash, rest = name.partition("/")
         if slash and rest and prefix in self._endpoints:
             provider, name = prefix, rest
@@ -89,7 +89,7 @@ class Providers:
         setting = f"{provider.upper()}_API_KEY"
         if self._settings.access_token is not None:
             raise _unauthorized(f"No key for {provider}: set {setting}")
-        if bearer is None or not (bearer.isascii() and bearer.isprintable()) or " " in bearer:
+        if not bearer or not re.fullmatch(r"[!-~]+", bearer):
             raise _unauthorized(
                 f"No key for {provider}: set {setting}, or send a key as `Authorization: Bearer`"
             )
@@ -119,6 +119,9 @@ class Providers:
         url = f"{self._endpoints[target.provider].base_url}/chat/completions"
         upstream = await self._connect()
         answer = await upstream.post(url, target.key.get_secret_value(), body)
+        if answer.media_type not in ("text/event-stream", "application/json"):
+            await answer.aclose()
+            raise UpstreamError(f"{target.provider} answered with something that is not a chat")
         return UpstreamChat(answer, PlaceholderFilter() if target.provider == "poe" else None)
 
     async def _connect(self) -> "Upstream":
@@ -145,7 +148,7 @@ class UpstreamChat:
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
         try:
-            async for delta in self._stream() if self._answer.is_stream else self._whole():
+            async for delta in self._deltas():
                 yield self._filter.feed(delta) if self._filter else delta
             if self._filter:
                 yield self._filter.end()
@@ -156,6 +159,10 @@ class UpstreamChat:
 
     async def aclose(self) -> None:
         await self._answer.aclose()
+
+    def _deltas(self) -> AsyncIterator[Delta]:
+        streamed = self._answer.media_type == "text/event-stream"
+        return self._stream() if streamed else self._whole()
 
     async def _stream(self) -> AsyncIterator[Delta]:
         reader = DeltaReader()

@@ -67,3 +67,8 @@ class Settings(BaseSettings):
     )
     max_body_mb: float = Field(20, gt=0, description="Largest request body, in MB.")
     log_level: LogLevel = Field("info", description="`debug`, `info`, `warning` or `error`.")
+
+    @property
+    def max_body_size(self) -> int:
+        """The largest request body in bytes."""
+        return int(self.max_body_mb * 1_000_000)

@@ -104,8 +104,10 @@ class Answer:
         self._key = key
 
     @property
-    def is_stream(self) -> bool:
-        return self._response.headers.get("content-type", "").startswith("text/event-stream")
+    def media_type(self) -> str:
+        """What the body is: `text/event-stream`, `application/json`, ..."""
+        kind: str = self._response.headers.get("content-type", "")
+        return kind.partition(";")[0].strip().lower()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:

@@ -84,7 +84,7 @@ def move_history(
     The rows keep their ids, so what refers to a version still does.
     """
     if source_id == target_id:
-        raise Invalid("target_category_id must name another category")
+        raise Invalid("must name another category", field="target_category_id")
     require(session, Category, target_id)
     moving = history(session, project_id, source_id, filename)[::-1]
     if not moving:

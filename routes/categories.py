@@ -84,5 +84,5 @@ def _check_target(session: Session, target_id: int | None, own_id: int | None) -
     if target_id is None:
         return
     if target_id == own_id:
-        raise Invalid("auto_save_category_id must name another category")
+        raise Invalid("must name another category", field="auto_save_category_id")
     require(session, Category, target_id)

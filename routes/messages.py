@@ -109,7 +109,9 @@ def _stored(conversation_id: str, message_id: int, body: MessageCreate) -> objec
 
 async def _answer(reply: Reply) -> TurnAnswer:
     outcome = await reply.finished()
-    answer = TurnAnswer(
+    if outcome.error is not None:
+        raise UpstreamError(outcome.error, status=outcome.error_status)
+    return TurnAnswer(
         conversation_id=reply.conversation_id,
         reply=reply.text(),
         user_message_id=reply.user_message_id,
@@ -119,9 +121,3 @@ async def _answer(reply: Reply) -> TurnAnswer:
         finish_reason=outcome.finish_reason,
         usage=outcome.usage,
     )
-    if outcome.error is not None:
-        kept = answer.model_dump(
-            include={"conversation_id", "user_message_id", "assistant_message_id"}
-        )
-        raise UpstreamError(outcome.error, status=outcome.error_status, extra=kept)
-    return answer

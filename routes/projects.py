@@ -4,7 +4,7 @@ from sqlmodel import Session, col, delete, select
 
 from db import require, require_free
 from errors import Conflict, Invalid
-from fields import now
+from fields import MAX_ID, now
 from models import (
     NO_PROJECT,
     Conversation,
@@ -57,7 +57,7 @@ async def delete_project(project_id: PathId, db: DatabaseDep, force: bool = Fals
 
 def _create(session: Session, body: ProjectCreate) -> Project:
     _require_free(session, body.name)
-    project = Project(**body.model_dump())
+    project = Project(id=_free_id(session), **body.model_dump())
     session.add(project)
     session.flush()
     return project
@@ -88,5 +88,16 @@ def _delete(session: Session, project_id: int, force: bool) -> None:
 
 def _require_free(session: Session, name: str) -> None:
     if name == NO_PROJECT:
-        raise Invalid(f"{NO_PROJECT} is the name of the group without a project")
+        raise Invalid(f"{NO_PROJECT} is the group without a project", field="name")
     require_free(session, Project, name)
+
+
+def _free_id(session: Session) -> int:
+    """One above the largest id that has room above it.
+
+    SQLite's own numbering has none left once somebody has named the largest number there is.
+    """
+    taken = select(Project.id)
+    above = col(Project.id) + 1
+    room = select(above).where(col(Project.id) < MAX_ID, above.not_in(taken))
+    return session.exec(room.order_by(above.desc())).first() or 1

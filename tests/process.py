@@ -1,0 +1,76 @@
+"""The service as a process of its own: `python main.py`, settings from the environment, signals."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.conftest import Client
+from tests.upstream import Upstream
+
+MAIN = Path(__file__).parent.parent / "main.py"
+
+
+def environment(path: Path, upstream: Upstream | None = None, **changes: str) -> dict[str, str]:
+    """Only what a test means: nothing of the caller's own settings."""
+    url = {"OPENAI_BASE_URL": upstream.url, "POE_BASE_URL": upstream.url} if upstream else {}
+    values = {
+        "PATH": os.environ["PATH"],
+        "PORT": "0",
+        "DATABASE_PATH": str(path / "chat.db"),
+        "DEFAULT_PROVIDER": "openai",
+        "OPENAI_API_KEY": "sk-own",
+    }
+    return {**values, **url, **changes}
+
+
+class Process:
+    """A running `main.py` and a client of it."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        command = [sys.executable, "-X", "dev", str(MAIN)]
+        self.popen = subprocess.Popen(
+            command, env=values, stderr=subprocess.PIPE, text=True, cwd=MAIN.parent
+        )
+        self.log: list[str] = []
+        self.client = Client(base_url=self._address(), timeout=30, trust_env=False)
+
+    def _address(self) -> str:
+        assert self.popen.stderr is not None
+        for line in self.popen.stderr:
+            self.log.append(line)
+            if match := re.search(r"running on (http://\S+)", line):
+                return match[1]
+        raise AssertionError("".join(self.log))
+
+    def stop(self, number: int) -> int:
+        """Send a signal; the exit status."""
+        self.popen.send_signal(number)
+        return self.popen.wait(10)
+
+    def close(self) -> None:
+        self.client.close()
+        if self.popen.poll() is None:
+            self.popen.kill()
+        self.log += self.popen.communicate()[1].splitlines(keepends=True)
+
+
+@contextmanager
+def run(values: dict[str, str]) -> Iterator[Process]:
+    process = Process(values)
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+def refused(values: dict[str, str]) -> str:
+    """What a start that must fail prints; it exits with status 1."""
+    done = subprocess.run(
+        [sys.executable, str(MAIN)], env=values, capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 1, done
+    return done.stderr

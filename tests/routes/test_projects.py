@@ -1,0 +1,281 @@
+"""Projects: made and changed, born by reference, and deleted without losing a conversation."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+
+from tests.conftest import Client
+
+PROJECTS = "/v1/projects"
+DOCUMENTS = "/v1/plan/documents"
+UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+SECRET = "sent-and-never-repeated"
+OPTIONAL = {
+    "dev_environment": "Debian 12, Python 3.11",
+    "llm_model": "poe/gpt-5",
+    "grpc_server_address": "127.0.0.1:50051",
+    "llm_url": "http://127.0.0.1:11434",
+    "git_work_dir": "/srv/git",
+    "ai_work_dir": "/srv/ai",
+}
+ODD = '👩‍👧 \u202eعربي שלום\r\nline\rend\n\u2028\u2029\x85\x01\x7f\t"\\/\ufeff\uffff '
+LONG = ODD + "汉字" * 17_000  # 100 kB
+WITH_A_BODY = [("POST", PROJECTS), ("PUT", f"{PROJECTS}/7")]
+NO_OBJECT = ["", "null", "1", SECRET, f'"{SECRET}"', f'["{SECRET}"]', f'{{"name": "{SECRET}']
+UNSTORABLE = [
+    rf'"{SECRET}\u0000"',
+    rf'"{SECRET}\ud800"',
+    rf'"\udc00{SECRET}"',
+    rf'["{SECRET}", NaN]',
+    rf'["{SECRET}", -Infinity]',
+]
+UNPARSABLE = [b"[" * 10_000 + b"]" * 10_000, b'{"a":' * 10_000 + b"1" + b"}" * 10_000, b'"\xff"']
+
+
+def create(client: Client, **body: Any) -> dict[str, Any]:
+    answer = client.post(PROJECTS, json=body)
+    assert answer.status_code == 200, answer.text
+    project: dict[str, Any] = answer.json()
+    return project
+
+
+def get(client: Client, project_id: int) -> dict[str, Any]:
+    project: dict[str, Any] = client.get(f"{PROJECTS}/{project_id}").json()
+    return project
+
+
+def keep_document(client: Client, project_id: int) -> int:
+    """Store a document in a project; its id."""
+    body = {"project_id": project_id, "category_id": 1, "filename": "plan.md", "content": "text"}
+    answer = client.post(DOCUMENTS, json=body)
+    assert answer.status_code == 200, answer.text
+    return int(answer.json()["id"])
+
+
+def send(client: Client, method: str, path: str, body: str | bytes) -> httpx2.Response:
+    return client.request(method, path, content=body, headers={"content-type": "application/json"})
+
+
+def check_refused(answer: httpx2.Response, *fields: str) -> None:
+    """A 422 that says what is wrong with these fields and repeats nothing that was sent."""
+    assert answer.status_code == 422, answer.text
+    body = answer.json()
+    assert isinstance(body["detail"], str)
+    assert all(set(error) == {"field", "message"} for error in body["errors"])
+    assert not fields or [error["field"] for error in body["errors"]] == [*fields]
+    assert SECRET not in answer.text
+
+
+def check_unreadable(answer: httpx2.Response) -> None:
+    """Refused by the parser already, in one sentence."""
+    assert answer.status_code in (400, 422), answer.text
+    assert isinstance(answer.json()["detail"], str)
+
+
+# Created and changed
+
+
+def test_a_project_keeps_every_field_it_is_given(client: Client) -> None:
+    project = create(client, name="Alpha", **OPTIONAL)
+    assert project.items() >= {"name": "Alpha", **OPTIONAL}.items()
+    assert set(project) == {"id", "name", "created_time", "updated_time", *OPTIONAL}
+    assert UTC.fullmatch(project["created_time"])
+    assert UTC.fullmatch(project["updated_time"])
+    assert get(client, project["id"]) == project
+    assert client.get(PROJECTS).json() == [project]
+
+
+def test_a_project_needs_nothing_but_a_name(client: Client) -> None:
+    assert client.get(PROJECTS).json() == []
+    project = create(client, name="Alpha")
+    assert project.items() >= dict.fromkeys(OPTIONAL).items()
+    check_refused(client.post(PROJECTS, json={}), "name")
+
+
+def test_projects_are_listed_by_id(client: Client) -> None:
+    client.create(project_id=9)
+    client.create(project_id=3)
+    last = create(client, name="A name that sorts first")["id"]
+    assert [project["id"] for project in client.get(PROJECTS).json()] == [3, 9, last]
+
+
+def test_an_update_changes_only_what_it_names(client: Client) -> None:
+    before = create(client, name="Alpha", **OPTIONAL)
+    path = f"{PROJECTS}/{before['id']}"
+    after = client.put(path, json={"name": "Beta", "llm_url": "", "ai_work_dir": None}).json()
+    changed = {"name": "Beta", "llm_url": "", "ai_work_dir": None}
+    assert after == {**before, **changed, "updated_time": after["updated_time"]}
+    assert after["updated_time"] > before["updated_time"]
+    assert get(client, before["id"]) == after
+
+
+def test_text_comes_back_exactly_as_it_was_sent(client: Client) -> None:
+    texts = {**dict.fromkeys(OPTIONAL, LONG), "name": ODD, "llm_model": ODD}
+    project = create(client, **texts)
+    assert project.items() >= texts.items()
+    assert get(client, project["id"]).items() >= texts.items()
+    assert client.get(PROJECTS).json()[0].items() >= texts.items()
+
+
+# Names
+
+
+def test_a_name_that_is_taken_is_refused(client: Client) -> None:
+    create(client, name="Alpha")
+    path = f"{PROJECTS}/{create(client, name='Beta')['id']}"
+    for answer in (
+        client.post(PROJECTS, json={"name": "Alpha"}),
+        client.put(path, json={"name": "Alpha"}),
+    ):
+        assert answer.status_code == 409
+        assert isinstance(answer.json()["detail"], str)
+    assert client.put(path, json={"name": "Beta"}).status_code == 200
+    assert [project["name"] for project in client.get(PROJECTS).json()] == ["Alpha", "Beta"]
+
+
+def test_of_many_who_want_one_name_at_once_one_gets_it(client: Client) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        tries = [pool.submit(client.post, PROJECTS, json={"name": "Alpha"}) for _ in range(8)]
+    statuses = sorted(attempt.result().status_code for attempt in tries)
+    assert statuses == [200] + [409] * 7
+
+
+def test_no_project_may_be_named_like_the_group_without_a_project(client: Client) -> None:
+    check_refused(client.post(PROJECTS, json={"name": "其它"}), "name")
+    project = create(client, name="Alpha")
+    check_refused(client.put(f"{PROJECTS}/{project['id']}", json={"name": "其它"}), "name")
+    assert client.get(PROJECTS).json() == [project]
+
+
+def test_blank_counts_as_absent(client: Client) -> None:
+    check_refused(client.post(PROJECTS, json={"name": ""}), "name")
+    assert create(client, name="Alpha", llm_model="")["llm_model"] is None
+    project = create(client, name="Beta", llm_model="echo")
+    answer = client.put(f"{PROJECTS}/{project['id']}", json={"name": "", "llm_model": ""})
+    assert (answer.json()["name"], answer.json()["llm_model"]) == ("Beta", "echo")
+
+
+def test_a_name_has_at_most_255_characters(client: Client) -> None:
+    assert create(client, name="😀" * 255)["name"] == "😀" * 255
+    check_refused(client.post(PROJECTS, json={"name": SECRET * 12}), "name")
+
+
+# Born by reference
+
+
+def test_any_number_but_0_names_a_project_which_is_born_if_there_is_none(client: Client) -> None:
+    client.create(project_id=0)
+    keep_document(client, 0)
+    assert client.get(PROJECTS).json() == []
+    chat = client.create(project_id=7)
+    client.put(f"/v1/chat/conversations/{chat}", json={"project_id": 8})
+    keep_document(client, 9)
+    born = [(project["id"], project["name"]) for project in client.get(PROJECTS).json()]
+    assert born == [(7, "Project 7"), (8, "Project 8"), (9, "Project 9")]
+
+
+def test_a_project_is_born_beside_another_that_has_its_name(client: Client) -> None:
+    other = create(client, name="Project 7")
+    chat = client.create(project_id=7)
+    conversation = client.get(f"/v1/chat/conversations/{chat}").json()
+    assert conversation["project_id"] == 7
+    assert conversation["project_name"] == get(client, 7)["name"]
+    assert get(client, 7)["name"] != "Project 7"
+    assert get(client, other["id"]) == other
+
+
+def test_a_project_that_was_renamed_is_not_born_again(client: Client) -> None:
+    client.create(project_id=7)
+    client.put(f"{PROJECTS}/7", json={"name": "Alpha"})
+    client.create(project_id=7)
+    assert [project["name"] for project in client.get(PROJECTS).json()] == ["Alpha"]
+
+
+def test_projects_can_be_created_after_the_largest_number_was_named(client: Client) -> None:
+    client.create(project_id=2**63 - 1)
+    assert get(client, 2**63 - 1)["name"] == "Project 9223372036854775807"
+    assert create(client, name="Alpha")["name"] == "Alpha"
+
+
+# Deleted
+
+
+def test_deleting_a_project_moves_its_conversations_to_the_rest(client: Client) -> None:
+    chat, other = client.create(project_id=7, name="kept"), client.create(project_id=8)
+    answer = client.delete(f"{PROJECTS}/7")
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"message": "Project deleted successfully"},
+    )
+    moved = client.get(f"/v1/chat/conversations/{chat}").json()
+    assert (moved["project_id"], moved["project_name"], moved["name"]) == (0, "其它", "kept")
+    groups = client.get("/v1/chat/conversations/grouped").json()
+    members = {name: [one["id"] for one in group] for name, group in groups.items()}
+    assert members == {"Project 8": [other], "其它": [chat]}
+
+
+def test_a_project_with_documents_is_deleted_only_by_force(client: Client) -> None:
+    document, other = keep_document(client, 7), keep_document(client, 8)
+    chat = client.create(project_id=7)
+    for query in ("", "?force=false"):
+        refusal = client.delete(f"{PROJECTS}/7{query}")
+        assert refusal.status_code == 409
+        assert isinstance(refusal.json()["detail"], str)
+    check_refused(client.delete(f"{PROJECTS}/7?force={SECRET}"), "force")
+    assert client.get(f"{DOCUMENTS}/{document}").status_code == 200
+    assert client.delete(f"{PROJECTS}/7?force=true").status_code == 200
+    assert client.get(f"{DOCUMENTS}/{document}").status_code == 404
+    assert client.get(f"{DOCUMENTS}/{other}").status_code == 200
+    assert client.get(f"/v1/chat/conversations/{chat}").json()["project_id"] == 0
+
+
+# Refused
+
+
+def test_an_id_that_names_no_project_is_not_found(client: Client) -> None:
+    gone = create(client, name="Alpha")["id"]
+    client.delete(f"{PROJECTS}/{gone}")
+    for project_id in (gone, 0, "abc", -1, 2**63 - 1, 2**63):
+        path = f"{PROJECTS}/{project_id}"
+        for answer in (
+            client.get(path),
+            client.put(path, json={"name": "Beta"}),
+            client.delete(path),
+            client.delete(f"{path}?force=true"),
+        ):
+            assert answer.status_code == 404, f"{answer.request.method} {path}"
+            assert answer.json() == {"detail": "Project not found"}
+
+
+def test_values_of_the_wrong_type_are_refused(client: Client) -> None:
+    project = create(client, name="Alpha")
+    for field in ("name", *OPTIONAL):
+        for value in (1, True, [SECRET], {"text": SECRET}):
+            body = {"name": "Beta", field: value}
+            check_refused(client.post(PROJECTS, json=body), field)
+            check_refused(client.put(f"{PROJECTS}/{project['id']}", json=body), field)
+    check_refused(client.post(PROJECTS, json={"name": None}), "name")
+    check_refused(client.put(f"{PROJECTS}/{project['id']}", json={"name": None}), "name")
+    assert client.get(PROJECTS).json() == [project]
+
+
+def test_unknown_fields_are_refused_not_dropped(client: Client) -> None:
+    project = create(client, name="Alpha")
+    for field in ("id", "created_time", "description"):
+        body = {"name": "Beta", field: SECRET}
+        check_refused(client.post(PROJECTS, json=body), field)
+        check_refused(client.put(f"{PROJECTS}/{project['id']}", json=body), field)
+    assert client.get(PROJECTS).json() == [project]
+
+
+def test_a_body_that_cannot_be_kept_as_sent_is_refused(client: Client) -> None:
+    client.create(project_id=7)
+    bodies = NO_OBJECT + [f'{{"name": {value}}}' for value in UNSTORABLE]
+    for method, path in WITH_A_BODY:
+        for body in bodies:
+            check_refused(send(client, method, path, body))
+        for value in UNPARSABLE:
+            check_unreadable(send(client, method, path, b'{"name": %b}' % value))
+    assert [project["name"] for project in client.get(PROJECTS).json()] == ["Project 7"]

@@ -1,0 +1,145 @@
+"""The file: one writer, readers that cannot write, and a schema that only goes forward."""
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from sqlmodel import Session, select
+
+import db
+from db import Database, StartError
+from models import Category, Conversation, Project
+
+
+def use(path: Path, work: Callable[[Database], Awaitable[None]]) -> None:
+    """Open a database, do something with it, close it."""
+
+    async def run() -> None:
+        database = Database(path)
+        database.open()
+        try:
+            await work(database)
+        finally:
+            await database.close()
+            await database.close()  # idempotent
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "chat.db"
+
+
+def test_a_write_is_all_or_nothing(path: Path) -> None:
+    def half(session: Session) -> None:
+        session.add(Conversation(id="half"))
+        session.flush()
+        raise RuntimeError("in the middle")
+
+    async def work(database: Database) -> None:
+        with pytest.raises(RuntimeError, match="in the middle"):
+            await database.write(half)
+        assert await database.read(lambda session: session.get(Conversation, "half")) is None
+
+    use(path, work)
+
+
+def test_a_reader_cannot_write(path: Path) -> None:
+    async def work(database: Database) -> None:
+        with pytest.raises(OperationalError, match="readonly"):
+            await database.read(lambda session: session.execute(text("DELETE FROM project")))
+
+    use(path, work)
+
+
+def test_a_hundred_writers_at_once_lose_nothing(path: Path) -> None:
+    def bump(session: Session) -> None:
+        project = db.require(session, Project, 1)
+        project.name = str(int(project.name) + 1)
+
+    async def work(database: Database) -> None:
+        await database.write(lambda session: session.add(Project(id=1, name="0")))
+        await asyncio.gather(*(database.write(bump) for _ in range(100)))
+        counted = await database.read(lambda session: db.require(session, Project, 1))
+        assert counted.name == "100"
+
+    use(path, work)
+
+
+def test_a_cancelled_writer_leaves_the_connection_sound(path: Path) -> None:
+    def add(session: Session, name: str) -> None:
+        session.add(Project(name=name))
+
+    async def work(database: Database) -> None:
+        for number in range(20):
+            writing = asyncio.ensure_future(database.write(add, f"cancelled {number}"))
+            await asyncio.sleep(0)
+            writing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await writing
+            await database.write(add, f"whole {number}")
+        names = await database.read(lambda session: session.exec(select(Project.name)).all())
+        assert {name for name in names if name.startswith("whole")} == {
+            f"whole {number}" for number in range(20)
+        }
+
+    use(path, work)
+
+
+@pytest.mark.parametrize(
+    ("pragma", "value"),
+    [
+        ("journal_mode", "wal"),
+        ("synchronous", 2),
+        ("foreign_keys", 1),
+        ("busy_timeout", db.BUSY_TIMEOUT_MS),
+        ("user_version", db.VERSION),
+    ],
+)
+def test_the_writer_is_configured_for_safety(path: Path, pragma: str, value: object) -> None:
+    async def work(database: Database) -> None:
+        query = text(f"PRAGMA {pragma}")
+        assert await database.write(lambda session: session.execute(query).scalar()) == value
+
+    use(path, work)
+
+
+def test_built_in_categories_are_planted_once(path: Path) -> None:
+    async def rename(database: Database) -> None:
+        await database.write(lambda session: setattr(db.require(session, Category, 1), "name", "x"))
+
+    async def look(database: Database) -> None:
+        names = await database.read(lambda session: session.exec(select(Category.name)).all())
+        assert set(names) == {"x", "开发计划", "测试计划", "整改计划", "知识库"}
+
+    use(path, rename)
+    use(path, look)
+
+
+def test_a_file_of_a_newer_version_is_refused(path: Path) -> None:
+    with sqlite3.connect(path) as file:
+        file.execute(f"PRAGMA user_version = {db.VERSION + 1}")
+    with pytest.raises(StartError, match="newer version"):
+        Database(path).open()
+
+
+def test_another_programs_file_is_refused(path: Path) -> None:
+    with sqlite3.connect(path) as file:
+        file.execute("CREATE TABLE theirs (x)")
+    with pytest.raises(StartError, match="another program"):
+        Database(path).open()
+    path.unlink()
+    path.write_bytes(b"this is no database at all, but a text" * 100)
+    with pytest.raises(StartError, match="not a database"):
+        Database(path).open()
+
+
+def test_a_folder_in_the_files_place_is_a_sentence(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(StartError, match="cannot be opened: Is a directory"):
+        Database(path).open()

@@ -1,0 +1,136 @@
+"""Who may call."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from errors import TOO_LARGE
+from tests.conftest import Client, make_settings, serve
+from tests.upstream import Upstream
+
+TOKEN = "let-me-in"
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, upstream: Upstream) -> Iterator[Client]:
+    changes = {
+        "access_token": TOKEN,
+        "allowed_hosts": ["chat.lan"],
+        "allowed_origins": ["https://chat.example"],
+    }
+    with serve(make_settings(tmp_path, upstream, **changes)) as client:
+        yield client
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]:8000", "LOCALHOST:80"])
+def test_a_local_host_is_served(client: Client, host: str) -> None:
+    assert client.get("/health", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.com", "127.0.0.1.evil.com", "localhost.", "localhost:1@evil.com", "", "localhost:x"],
+)
+def test_a_foreign_host_is_refused(client: Client, host: str) -> None:
+    answer = client.get("/health", headers={"Host": host})
+    assert answer.status_code == 400
+    assert "detail" in answer.json()
+
+
+def test_a_host_that_is_set_is_served(guarded: Client) -> None:
+    assert guarded.get("/health", headers={"Host": "chat.lan"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://localhost:3000",
+        "https://localhost",
+        "http://127.0.0.1:5173",
+        "tauri://localhost",
+        "https://tauri.localhost",
+    ],
+)
+def test_a_local_origin_gets_cors_headers_on_errors_too(client: Client, origin: str) -> None:
+    for path in ("/health", "/v1/projects/1", "/nowhere"):
+        answer = client.get(path, headers={"Origin": origin})
+        assert answer.headers["access-control-allow-origin"] == origin
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.com", "null", "http://localhost.evil.com", "http://localhost:1.evil.com", ""],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS"])
+def test_a_foreign_origin_is_refused_whatever_the_method(
+    client: Client, method: str, origin: str
+) -> None:
+    answer = client.request(method, "/v1/projects/1", headers={"Origin": origin})
+    assert answer.status_code == 403
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_cross_site_request_without_an_origin_is_refused(client: Client) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site"}
+    assert client.delete("/v1/projects/1", headers=headers).status_code == 403
+
+
+def test_a_preflight_is_answered(guarded: Client) -> None:
+    headers = {
+        "Origin": "https://chat.example",
+        "Access-Control-Request-Method": "PUT",
+        "Access-Control-Request-Headers": "authorization, content-type",
+    }
+    answer = guarded.options("/v1/projects/1", headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+    assert "PUT" in answer.headers["access-control-allow-methods"]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_a_body_that_is_not_json_is_a_415(client: Client, kind: str) -> None:
+    answer = client.post("/v1/projects", content=b'{"name": "x"}', headers={"Content-Type": kind})
+    assert answer.status_code == 415
+    assert client.get("/v1/projects").json() == []
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "application/merge+json"])
+def test_every_kind_of_json_is_read(client: Client, kind: str) -> None:
+    answer = client.post("/v1/projects", content=b'{"name": "x"}', headers={"Content-Type": kind})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("given", [None, "Bearer wrong", "Bearer", f"Basic {TOKEN}", TOKEN, "é"])
+def test_with_an_access_token_a_call_without_it_is_refused(
+    guarded: Client, given: str | None
+) -> None:
+    headers = {b"Authorization": given.encode()} if given else {}
+    answer = guarded.get("/v1/projects", headers=headers)
+    assert answer.status_code == 401
+    assert TOKEN not in answer.text
+
+
+def test_the_access_token_opens_every_path_and_health_needs_none(guarded: Client) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    assert guarded.get("/v1/projects", headers=headers).status_code == 200
+    assert guarded.get("/health").status_code == 200
+
+
+def test_the_access_token_is_never_sent_to_a_provider(guarded: Client, upstream: Upstream) -> None:
+    guarded.headers["Authorization"] = f"Bearer {TOKEN}"
+    assert guarded.say(guarded.create(model="hello"), "hi").status_code == 200
+    assert TOKEN not in str(upstream.calls[-1].headers)
+
+
+def test_a_body_over_the_limit_is_a_413(tmp_path: Path) -> None:
+    with serve(make_settings(tmp_path, max_body_mb=0.01)) as client:
+        body = {"name": "x" * 20_000}
+        chunks = iter([b'{"name": "', b"x" * 20_000, b'"}'])
+        declared = client.post("/v1/projects", json=body)
+        streamed = client.post(
+            "/v1/projects", content=chunks, headers={"Content-Type": "application/json"}
+        )
+        assert (declared.status_code, streamed.status_code) == (413, 413)
+        assert declared.json() == streamed.json() == {"detail": TOO_LARGE}
+        assert client.get("/v1/projects").json() == []

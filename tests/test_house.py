@@ -1,0 +1,86 @@
+"""The shape of the code: what imports what, and how long a thing may be."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted([*ROOT.glob("*.py"), *ROOT.glob("routes/*.py")])
+LONGEST_FUNCTION = 40
+LONGEST_FILE = 310
+# A list of tables and shapes grows with the API and is read by name, not from top to bottom.
+LISTS = {"models.py"}
+
+# Each module may import those to the right of it in its row's company, never back, never sideways.
+LAYERS = [
+    {"main"},
+    {"routes"},
+    {"events"},
+    {"turns"},
+    {"providers", "reply", "history", "context", "versions"},
+    {"upstream", "deltas", "db"},
+    {"seeds", "guard"},
+    {"models"},
+    {"fields"},
+    {"settings", "errors"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of this project that a file imports, `routes.x` told as `routes`."""
+    names = set[str]()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names if name.partition(".")[0] in LEVEL}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_imports_point_one_way(path: Path) -> None:
+    if path.parent.name == "routes":
+        own, allowed = LEVEL["routes"], {"routes"}
+        siblings = {
+            node.module
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("routes")
+        }
+        assert siblings <= {"routes.deps"}
+    else:
+        own, allowed = LEVEL[path.stem], set[str]()
+    backward = {name for name in imports(path) - allowed if LEVEL[name] <= own}
+    assert not backward
+
+
+def test_every_module_has_its_place() -> None:
+    assert {path.stem for path in ROOT.glob("*.py")} | {"routes"} == set(LEVEL)
+
+
+def test_only_one_module_imports_the_official_client() -> None:
+    importers = {
+        path.name
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "openai")
+        or (isinstance(node, ast.Import) and any(a.name.startswith("openai") for a in node.names))
+    }
+    assert importers == {"upstream.py"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_functions_and_files_stay_short(path: Path) -> None:
+    source = path.read_text()
+    if path.name not in LISTS:
+        assert len(source.splitlines()) <= LONGEST_FILE
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < LONGEST_FUNCTION, node.name
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_a_module_opens_with_a_sentence_unless_its_path_says_it(path: Path) -> None:
+    assert path.parent.name == "routes" or ast.get_docstring(ast.parse(path.read_text()))

@@ -1,0 +1,315 @@
+"""A scripted OpenAI-compatible server on a real socket: the model's name chooses what it does.
+
+`name:argument:argument`, see `SCRIPTS`. It remembers what it was asked and whether the caller hung
+up. It speaks HTTP by hand: the faults it plays are below what a framework would let through.
+"""
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+DONE = b"data: [DONE]\n\n"
+USAGE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+
+
+@dataclass
+class Call:
+    """One request that arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: Any
+    hung_up: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass
+class Line:
+    """An open connection: what a script writes to."""
+
+    upstream: "Upstream"
+    call: Call
+    writer: asyncio.StreamWriter
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def say(self, text: str, **delta: Any) -> None:
+        await self.send(chunk({"content": text, **delta}))
+
+    async def end(self, reason: str | None = "stop") -> None:
+        await self.send(chunk({}, reason) + event({"choices": [], "usage": USAGE}) + DONE)
+
+
+def event(data: Any) -> bytes:
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+
+
+def chunk(delta: Any, finish_reason: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    return event({"id": "c", "object": "chat.completion.chunk", "choices": [choice]})
+
+
+Script = Callable[..., Awaitable[None]]
+SCRIPTS: dict[str, Script] = {}
+
+
+def script(function: Script) -> Script:
+    SCRIPTS[function.__name__.replace("_", "-")] = function
+    return function
+
+
+@script
+async def hello(line: Line) -> None:
+    """A short reply, well told."""
+    await line.send(HEAD)
+    for word in ("你好", ", ", "world", "!"):
+        await line.say(word)
+    await line.end()
+
+
+@script
+async def repeat(line: Line) -> None:
+    """The last message's text, in one piece."""
+    await line.send(HEAD)
+    await line.say(str(line.call.body["messages"][-1]["content"]))
+    await line.end()
+
+
+@script
+async def words(line: Line, count: str, pause: str = "0") -> None:
+    """`count` words, `pause` seconds apart."""
+    await line.send(HEAD)
+    for number in range(int(count)):
+        await line.say(f"w{number} ")
+        await asyncio.sleep(float(pause))
+    await line.end()
+
+
+@script
+async def gate(line: Line, before: str = "3") -> None:
+    """Some words, then the rest once the test opens the gate."""
+    await line.send(HEAD)
+    for number in range(int(before)):
+        await line.say(f"w{number} ")
+    await line.upstream.opened.wait()
+    await line.say("rest")
+    await line.end()
+
+
+@script
+async def hold(line: Line) -> None:
+    """Not even headers until the test opens the gate."""
+    await line.upstream.opened.wait()
+    await hello(line)
+
+
+@script
+async def stall(line: Line) -> None:
+    """Two words, then silence."""
+    await line.send(HEAD)
+    await line.say("two ")
+    await line.say("words")
+    await asyncio.Event().wait()
+
+
+@script
+async def silent(line: Line) -> None:
+    """Nothing, ever."""
+    await asyncio.Event().wait()
+
+
+@script
+async def cut(line: Line, where: str) -> None:
+    """The connection is torn: before the headers, after them, in the text or inside a character."""
+    if where == "before-headers":
+        return
+    # A promised length that is not kept is how a reader knows that it was cut.
+    await line.send(HEAD.replace(b"connection: close", b"content-length: 100000"))
+    if where == "in-text":
+        await line.say("half a ")
+    if where == "in-character":
+        whole = chunk({"content": "half a 字"})
+        await line.send(chunk({"content": "half a "}) + whole[: whole.index("字".encode()) + 1])
+
+
+@script
+async def raw(line: Line, *lines: str) -> None:
+    """A word, these events as they are (colons in them are safe), then an orderly end."""
+    await line.send(HEAD)
+    await line.say("text")
+    await line.send(b"".join(f"{data}\n\n".encode() for data in ":".join(lines).split("|")))
+    await line.end()
+
+
+@script
+async def bad_utf8(line: Line) -> None:
+    await line.send(HEAD)
+    await line.say("text")
+    await line.send(chunk({"content": "X"}).replace(b"X", b"\xff\xfe"))
+    await line.end()
+
+
+@script
+async def no_done(line: Line) -> None:
+    await line.send(HEAD)
+    await line.say("text")
+    await line.send(chunk({}, "stop"))
+
+
+@script
+async def no_finish(line: Line) -> None:
+    await line.send(HEAD)
+    await line.say("text")
+    await line.send(DONE)
+
+
+@script
+async def thinking(line: Line, form: str, size: str) -> None:
+    """Poe's placeholders before an answer, cut into pieces of `size` characters."""
+    before = {
+        "elapsed": "Thinking... (1s elapsed)Thinking... (2s elapsed)",
+        "quoted": "*Thinking...*\n\n> first thought\n> second\n\n",
+        "none": "Thinking... is what ",
+    }[form]
+    text = f"{before}the answer says: Thinking... (3s elapsed)"
+    await line.send(HEAD)
+    for start in range(0, len(text), int(size)):
+        await line.say(text[start : start + int(size)])
+    await line.end()
+
+
+@script
+async def reasoning(line: Line, *fields: str) -> None:
+    """A thought, in the fields named, then an answer."""
+    await line.send(HEAD)
+    await line.send(chunk(dict.fromkeys(fields, "hm, ")))
+    await line.send(chunk(dict.fromkeys(fields, "yes")))
+    await line.say("answer")
+    await line.end()
+
+
+@script
+async def whole(line: Line) -> None:
+    """An answer that ignores `stream` and comes as one JSON object."""
+    message = {"role": "assistant", "content": "all at once"}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    await respond(line, 200, {"choices": [choice], "usage": USAGE})
+
+
+@script
+async def refuse(line: Line, status: str, retry_after: str = "") -> None:
+    """An error of this status, which quotes the caller's key."""
+    error = {"message": f"No: {line.call.headers['authorization']}", "type": "x", "code": None}
+    headers = {"retry-after": retry_after} if retry_after else {}
+    await respond(line, int(status), {"error": error}, headers)
+
+
+@script
+async def flaky(line: Line, status: str, times: str) -> None:
+    """Refuses this many times, then answers."""
+    asked = sum(call.body["model"] == line.call.body["model"] for call in line.upstream.calls)
+    await (refuse(line, status) if asked <= int(times) else hello(line))
+
+
+@script
+async def redirect(line: Line) -> None:
+    await respond(line, 307, {}, {"location": f"{line.upstream.url}/elsewhere"})
+
+
+@script
+async def html(line: Line, status: str = "200") -> None:
+    await respond(line, int(status), "<html><body>Not an API</body></html>")
+
+
+@script
+async def big(line: Line, size: str, count: str) -> None:
+    """`count` pieces of `size` characters."""
+    await line.send(HEAD)
+    for _ in range(int(count)):
+        await line.say("x" * int(size))
+    await line.end()
+
+
+async def respond(
+    line: Line, status: int, body: Any, headers: dict[str, str] | None = None
+) -> None:
+    kind, data = "application/json", json.dumps(body).encode()
+    if isinstance(body, str):
+        kind, data = "text/html", body.encode()
+    lines = [f"HTTP/1.1 {status} X", f"content-type: {kind}", f"content-length: {len(data)}"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    await line.send("\r\n".join([*lines, "connection: close", "", ""]).encode() + data)
+
+
+class Upstream:
+    """The server, on a thread of its own; use it as a context manager."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.url = ""
+        self.opened: asyncio.Event
+        self._loop: asyncio.AbstractEventLoop
+        self._stop: asyncio.Event
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+
+    def __enter__(self) -> "Upstream":
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    def open_gate(self) -> None:
+        self._loop.call_soon_threadsafe(self.opened.set)
+
+    async def _run(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self.opened = asyncio.Event()
+        self._lines: set[asyncio.Task[None]] = set()
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        for task in self._lines:
+            task.cancel()
+        await asyncio.gather(*self._lines, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._lines.add(task)
+        try:
+            await self._serve(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+            self._lines.discard(task)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, *lines = head.strip().split("\r\n")
+        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        method, path, _ = first.split(" ")
+        call = Call(method, path, headers, json.loads(body) if body else None)
+        self.calls.append(call)
+        name, *arguments = (call.body["model"] if body else "hello").split(":")
+        playing = asyncio.ensure_future(SCRIPTS[name](Line(self, call, writer), *arguments))
+        leaving = asyncio.ensure_future(reader.read())
+        await asyncio.wait({playing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not playing.done():
+            call.hung_up.set()
+        for task in (playing, leaving):
+            task.cancel()
+        await asyncio.gather(playing, leaving, return_exceptions=True)
