@@ -95,6 +95,15 @@ def check_conflict(answer: httpx2.Response) -> None:
     assert isinstance(answer.json()["detail"], str)
 
 
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """One service for all that is refused: it is as before in the end."""
+    with serve(make_settings(tmp_path_factory.mktemp("refused"))) as client:
+        before = every(client)
+        yield client
+        assert every(client) == before
+
+
 # Built in
 
 
@@ -209,15 +218,6 @@ def test_a_category_in_use_is_deleted_only_by_force(client: Client) -> None:
 
 
 # Refused
-
-
-@pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """One service for all that is refused: it is as before in the end."""
-    with serve(make_settings(tmp_path_factory.mktemp("refused"))) as client:
-        before = every(client)
-        yield client
-        assert every(client) == before
 
 
 @pytest.mark.parametrize("category_id", [6, 0, "abc", -1, 2**63 - 1, 2**63])

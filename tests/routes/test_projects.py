@@ -85,6 +85,16 @@ def check_unreadable(answer: httpx2.Response) -> None:
     assert isinstance(answer.json()["detail"], str)
 
 
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """One service, with a project 7, for all that is refused: it is as before in the end."""
+    with serve(make_settings(tmp_path_factory.mktemp("refused"))) as client:
+        client.create(project_id=7)
+        before = client.get(PROJECTS).json()
+        yield client
+        assert client.get(PROJECTS).json() == before
+
+
 # Created and changed
 
 
@@ -223,16 +233,6 @@ def test_a_project_with_documents_is_deleted_only_by_force(client: Client) -> No
 
 
 # Refused
-
-
-@pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """One service, with a project 7, for all that is refused: it is as before in the end."""
-    with serve(make_settings(tmp_path_factory.mktemp("refused"))) as client:
-        client.create(project_id=7)
-        before = client.get(PROJECTS).json()
-        yield client
-        assert client.get(PROJECTS).json() == before
 
 
 @pytest.mark.parametrize("project_id", [8, 0, "abc", -1, 2**63 - 1, 2**63])
