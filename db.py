@@ -19,6 +19,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from filelock import FileLock, Timeout
 from sqlalchemy import (
+    URL,
     ColumnElement,
     Connection,
     Engine,
@@ -84,18 +85,21 @@ class Database:
             self._lock.release()
             raise
         self._readers = create_async_engine(
-            f"sqlite+aiosqlite:///{self.path}", pool_size=READERS, max_overflow=0
+            URL.create("sqlite+aiosqlite", database=str(self.path)),
+            pool_size=READERS,
+            max_overflow=0,
+            hide_parameters=True,
         )
         _configure(self._readers.sync_engine, "PRAGMA query_only=ON", begin="BEGIN")
 
     async def close(self) -> None:
         """Wait for what is being written, then let go of the file."""
         readers, self._readers = self._readers, None
-        writer, self._writer = self._writer, None
         if readers:
             await readers.dispose()
-        if writer:
+        if writer := self._writer:
             await asyncio.get_running_loop().run_in_executor(self._thread, writer.dispose)
+            self._writer = None
         self._thread.shutdown()
         self._lock.release()
 
@@ -115,7 +119,10 @@ class Database:
     async def read(
         self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run `work` on one snapshot of the file; it sees every write that has returned."""
+        """Run `work` on one snapshot of the file; it sees every write that has returned.
+
+        What `work` does between its statements, it does on the event loop: keep that short.
+        """
         assert self._readers is not None, "the database is open"
         async with AsyncSession(self._readers, expire_on_commit=False) as session:
             # sqlmodel's AsyncSession hands over sqlmodel's Session; its annotation forgets that.
@@ -166,7 +173,10 @@ def _open_writer(path: Path) -> Engine:
         # SQLite would create it readable for everyone; it is somebody's diary.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         engine = create_engine(
-            f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False}
+            URL.create("sqlite", database=str(path)),
+            poolclass=StaticPool,
+            connect_args={"check_same_thread": False},
+            hide_parameters=True,
         )
         _configure(engine, "PRAGMA journal_size_limit=67108864", begin="BEGIN IMMEDIATE")
         _upgrade(engine, path)

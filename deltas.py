@@ -5,17 +5,18 @@ All the events that arrived in one read become one delta.
 """
 
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pydantic_core import from_json
 
 from errors import UpstreamError
+from fields import UNSTORABLE
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(slots=True)
@@ -128,18 +129,33 @@ def _decode(event: Event) -> dict[str, Any]:
 
 def _from_json(data: bytes) -> Any:
     try:
-        return from_json(data)
+        return from_json(data, allow_inf_nan=False)
     except ValueError:
-        # The strict reader refuses escapes of half a surrogate pair; they are not worth a reply.
-        return json.loads(data)
+        # Half a surrogate pair or a number that is none is not worth a reply.
+        return _repaired(json.loads(data))
+
+
+def _repaired(value: Any) -> Any:
+    """The same without what can be neither stored nor sent on as JSON."""
+    if isinstance(value, str):
+        return _storable(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_repaired(item) for item in value]
+    if isinstance(value, dict):
+        return {_storable(key): _repaired(item) for key, item in value.items()}
+    return value
 
 
 def _failure(error: Any) -> UpstreamError:
     """An error told inside the stream: an object or a plain sentence, with or without a status."""
     if not isinstance(error, dict):
-        return UpstreamError(str(error))
+        return UpstreamError(_storable(str(error)))
     message = error.get("message") or error.get("text") or "The upstream failed without a reason"
-    return UpstreamError(str(message), status=_status(error.get("code"), error.get("status")))
+    return UpstreamError(
+        _storable(str(message)), status=_status(error.get("code"), error.get("status"))
+    )
 
 
 def _status(*codes: Any) -> int:
@@ -159,7 +175,7 @@ def _add(chunk: dict[str, Any], delta: Delta, text: list[str], reasoning: list[s
     if choice.get("index"):
         return
     if isinstance(reason := choice.get("finish_reason"), str):
-        delta.finish_reason = reason
+        delta.finish_reason = _storable(reason)
     message = choice.get("delta") or choice.get("message")
     if not isinstance(message, dict):
         return
@@ -181,45 +197,75 @@ class PlaceholderFilter:
     (`Thinking... (1s elapsed)`), glued together, and `*Thinking...*`, a blank line, the thoughts as
     a quotation, a blank line. The first is dropped, the thoughts of the second are reasoning.
     Anything that only looks alike, and anything later in the reply, is text.
+
+    Only what may still become a placeholder is held back, a few characters at most.
     """
 
     ELAPSED: ClassVar = re.compile(r"\s*Thinking\.\.\. \(\d+s elapsed\)")
-    QUOTED: ClassVar = re.compile(r"\s*\*Thinking\.\.\.\*[ \t]*\n\s*\n((?:>[^\n]*\n)+)[ \t]*\n")
-    # What may still become a placeholder: every beginning of one, digits and blanks counted as one.
+    HEADING: ClassVar = re.compile(r"\s*\*Thinking\.\.\.\*[ \t]*\n\s*\n(?=>)")
+    # Every beginning of these may go on to be one; digits and blank lines are counted as one.
     ELAPSED_FORM: ClassVar = "Thinking... (0s elapsed)"
-    QUOTED_FORM: ClassVar = "*Thinking...*\n>"
+    HEADING_FORM: ClassVar = "*Thinking...*\n"
 
     def __init__(self) -> None:
-        self._held: str | None = ""
-        self._stripped = False
+        self._read: Callable[[str, Delta], str] = self._read_start
+        self._held = ""
+        self._dropped = False
 
     def feed(self, delta: Delta) -> Delta:
-        """The delta without placeholders; its text is held back while it may still become one."""
-        if self._held is None or not (delta.text or delta.done):
-            return delta
-        text = self._held + delta.text
-        while match := self.ELAPSED.match(text):
-            text, self._stripped = text[match.end() :], True
-        if match := self.QUOTED.match(text):
-            thoughts = (line.removeprefix(">").strip() for line in match[1].splitlines())
-            delta.reasoning += "\n".join(thoughts)
-            text, self._stripped = text[match.end() :], True
-        if self._stripped:
-            text = text.lstrip()
-        if self._undecided(text) and not delta.done:
-            self._held, delta.text = text, ""
-        else:
-            self._held, delta.text = None, text
+        """The delta without placeholders."""
+        text, delta.text, self._held = self._held + delta.text, "", ""
+        while text:
+            text = self._read(text, delta)
         return delta
 
     def end(self) -> Delta:
         """What was still held back when the stream ended."""
-        text, self._held = self._held or "", None
+        text, self._held = self._held, ""
         return Delta(text=text)
+
+    # Each of these reads what it knows about, names the one that reads on, and returns the rest.
+
+    def _read_start(self, text: str, delta: Delta) -> str:
+        while match := self.ELAPSED.match(text):
+            text, self._dropped = text[match.end() :], True
+        if match := self.HEADING.match(text):
+            self._read = self._read_line_start
+            return text[match.end() :]
+        if self._undecided(text):
+            self._held = text
+            return ""
+        self._read = self._read_blank if self._dropped else self._read_answer
+        return text
+
+    def _read_line_start(self, text: str, delta: Delta) -> str:
+        """At the start of a line; the first without `>` ends the thoughts."""
+        if text == ">":
+            self._held = text
+            return ""
+        self._read = self._read_thought if text.startswith(">") else self._read_blank
+        return text.removeprefix(">").removeprefix(" ") if text.startswith(">") else text
+
+    def _read_thought(self, text: str, delta: Delta) -> str:
+        line, end, rest = text.partition("\n")
+        delta.reasoning += line + end
+        if end:
+            self._read = self._read_line_start
+        return rest
+
+    def _read_blank(self, text: str, delta: Delta) -> str:
+        """Between what was dropped and the answer."""
+        if answer := text.lstrip():
+            self._read = self._read_answer
+        return answer
+
+    def _read_answer(self, text: str, delta: Delta) -> str:
+        delta.text = text
+        return ""
 
     def _undecided(self, text: str) -> bool:
         start = text.lstrip()[:64]
         if start.startswith("*"):
             start = re.sub(r"[ \t]*\n\s*", "\n", start)
-            return self.QUOTED_FORM.startswith(start) or start.startswith(self.QUOTED_FORM)
+            return self.HEADING_FORM.startswith(start)
         return self.ELAPSED_FORM.startswith(re.sub(r"\d+", "0", start))

@@ -8,7 +8,7 @@ ServiceError            status, one sentence, perhaps headers and extra fields
   StorageError          507 or 503: the database file cannot be written
 """
 
-from collections.abc import Sequence
+import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -17,8 +17,18 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger(__name__)
 
 TOO_LARGE = "The body is larger than MAX_BODY_MB allows"
+SENTENCES = {
+    404: "There is nothing at this path: see /docs",
+    405: "This path does not take this method: see /docs",
+    413: TOO_LARGE,
+}
+# A body may be wrong in a million places; a person reads the first few.
+MOST_ERRORS = 20
 
 
 class ServiceError(Exception):
@@ -105,7 +115,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.add_exception_handler(Exception, _unexpected)
 
 
 async def _service_error(request: Request, error: Exception) -> JSONResponse:
@@ -118,7 +127,9 @@ async def _service_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    detail = TOO_LARGE if error.status_code == 413 else error.detail
+    if error.status_code == HTTPStatus.BAD_REQUEST:  # the framework's word for what it cannot parse
+        return await _service_error(request, Invalid("is not JSON that can be read", field="body"))
+    detail = SENTENCES.get(error.status_code, error.detail)
     return JSONResponse({"detail": detail}, error.status_code, headers=error.headers)
 
 
@@ -130,28 +141,44 @@ async def _invalid_request(request: Request, error: Exception) -> JSONResponse:
             # A path that cannot name anything names nothing: /messages/0, /messages/abc.
             what = str(problem["loc"][1]).removesuffix("_id").capitalize()
             return await _service_error(request, NotFound(what))
-    errors = [FieldError(field=_field(p["loc"]), message=_message(p["msg"])) for p in problems]
-    return JSONResponse(
-        InvalidBody(detail=_sentence(errors), errors=errors).model_dump(),
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-    )
+    errors = [_field_error(problem) for problem in problems[:MOST_ERRORS]]
+    first, more = errors[0], len(problems) - 1
+    rest = f" (and {more} more)" if more else ""
+    detail = f"{first.field}: {first.message}{rest}"
+    body = InvalidBody(detail=detail, errors=errors)
+    return JSONResponse(body.model_dump(), HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    # The server logs the traceback; the caller gets a sentence and no inside view.
-    return JSONResponse({"detail": "Internal error: the service's log says more"}, 500)
+def _field_error(problem: dict[str, Any]) -> FieldError:
+    """One problem in a sentence of ours: where the framework's would repeat what was sent."""
+    where = ".".join(str(part) for part in problem["loc"][1:]) or str(problem["loc"][0])
+    if problem["type"] == "json_invalid":
+        return FieldError(field="body", message="is not valid JSON")
+    if problem["type"] == "union_tag_invalid":
+        expected = problem["ctx"]["expected_tags"]
+        return FieldError(field=where, message=f"Its type should be one of {expected}")
+    return FieldError(field=where, message=problem["msg"].removeprefix("Value error, "))
 
 
-def _field(location: Sequence[int | str]) -> str:
-    """`("body", "options", "x")` is `options.x`; the body as a whole is `body`."""
-    return ".".join(str(part) for part in location[1:]) or str(location[0])
+class LastResort:
+    """Makes a 500 of what nobody foresaw, inside the middleware that adds CORS headers."""
 
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
-def _message(message: str) -> str:
-    return message.removeprefix("Value error, ")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
 
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
 
-def _sentence(errors: list[FieldError]) -> str:
-    first, rest = errors[0], len(errors) - 1
-    more = f" (and {rest} more)" if rest else ""
-    return f"{first.field}: {first.message}{more}"
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            if scope["type"] != "http" or started:
+                raise
+            log.exception("%s %s failed in an unforeseen way", scope["method"], scope["path"])
+            answer = JSONResponse({"detail": "Internal error: the service's log says more"}, 500)
+            await answer(scope, receive, send)

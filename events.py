@@ -10,12 +10,13 @@ from typing import Any
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from reply import Outcome, Reply
+from reply import Outcome, Piece, Reply
 
 PING_SECONDS = 10
 # A reader that takes nothing for this long is dropped; it can come back and read on.
 SEND_TIMEOUT = 60.0
 DONE = b"data: [DONE]\n\n"
+DONE_ID = "done"
 # Legal inside JSON, but line ends to some clients.
 LINE_ENDS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
@@ -33,19 +34,43 @@ def stream(events: AsyncIterator[bytes]) -> EventSourceResponse:
 
 async def turn_events(reply: Reply) -> AsyncIterator[bytes]:
     """A turn from its first event, which names its messages, to `[DONE]`."""
-    yield event(
+    yield first_event(reply)
+    async for piece in reply.follow():
+        yield piece_event(piece)
+    yield final_event(await reply.finished()) + DONE
+
+
+async def follow_events(reply: Reply, after: int) -> AsyncIterator[bytes]:
+    """The same for an `EventSource`, from a position on: each event's id is the position after it.
+
+    `[DONE]` has an id of its own, by which a reader that comes back for more is told of the end.
+    """
+    position = after
+    yield with_id(position, first_event(reply))
+    async for piece in reply.follow(after):
+        position += 0 if piece.is_reasoning else len(piece.text)
+        yield with_id(position, piece_event(piece))
+    yield with_id(position, final_event(await reply.finished())) + with_id(DONE_ID, DONE)
+
+
+def with_id(position: int | str, event: bytes) -> bytes:
+    return f"id: {position}\n".encode() + event
+
+
+def first_event(reply: Reply) -> bytes:
+    return event(
         content="",
         user_message_id=reply.user_message_id,
         assistant_message_id=reply.message_id,
         conversation_id=reply.conversation_id,
         session_id=reply.session_id,
     )
-    async for piece in reply.follow():
-        if piece.is_reasoning:
-            yield event(content="", reasoning=piece.text)
-        else:
-            yield event(content=piece.text)
-    yield final_event(await reply.finished()) + DONE
+
+
+def piece_event(piece: Piece) -> bytes:
+    if piece.is_reasoning:
+        return event(content="", reasoning=piece.text)
+    return event(content=piece.text)
 
 
 async def stored_events(

@@ -52,6 +52,7 @@ ProjectId = Annotated[int, Field(ge=0, le=MAX_ID), BeforeValidator(_zero_if_null
 
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 MAX_DEPTH = 64
+MAX_FIELDS = 100
 
 
 def _refuse_unstorable(value: Any, depth: int = 0) -> None:
@@ -97,6 +98,7 @@ BLANK_IS_ABSENT = frozenset(
         "summary_model",
         "auto_save_category_id",
         "project_id",
+        "new_filename",
         "version",
         "source",
         "related_log_id",
@@ -116,6 +118,8 @@ class Body(SQLModel):
         _refuse_unstorable(data)
         if not isinstance(data, dict):
             return data
+        if len(data) > MAX_FIELDS:
+            raise ValueError(f"there may be {MAX_FIELDS} fields at most")
         return {k: v for k, v in data.items() if v != "" or k not in BLANK_IS_ABSENT}
 
 

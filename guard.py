@@ -8,6 +8,7 @@ A body that declares itself too large is refused here; one that does not, while 
 
 import hmac
 import re
+from collections.abc import Callable
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -26,37 +27,35 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS = frozenset({"/health"})
 
 
-class Guard:
-    """Pure ASGI middleware; it answers refusals itself and passes everything else on."""
+Check = Callable[[Scope, Headers], JSONResponse | None]
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+
+class Guard:
+    """Pure ASGI middleware: answers what its check refuses, and passes everything else on."""
+
+    def __init__(self, app: ASGIApp, check: Check) -> None:
         self._app = app
-        self._hosts = LOCAL_HOSTS | {name.lower() for name in settings.allowed_hosts}
-        self._origins = frozenset(settings.allowed_origins)
-        self._max_body_size = settings.max_body_size
-        token = settings.access_token
-        self._token = token.get_secret_value().encode() if token else None
+        self._check = check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = None
         if scope["type"] == "http":
-            refusal = self._refusal(scope["method"], scope["path"], Headers(scope=scope))
-            if refusal is not None:
-                await refusal(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+            refusal = self._check(scope, Headers(scope=scope))
+        await (refusal or self._app)(scope, receive, send)
 
-    def _refusal(self, method: str, path: str, headers: Headers) -> JSONResponse | None:
+
+class OriginCheck:
+    """Where a request comes from and whom it thinks it calls; it runs before anything else."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._hosts = LOCAL_HOSTS | {name.lower() for name in settings.allowed_hosts}
+        self._origins = frozenset(settings.allowed_origins)
+
+    def __call__(self, scope: Scope, headers: Headers) -> JSONResponse | None:
         if not self._host_allowed(headers.getlist("host")):
             return _refuse(400, "The Host header names no host of this service: see ALLOWED_HOSTS")
-        if not self._origin_allowed(method, headers):
+        if not self._origin_allowed(scope["method"], headers):
             return _refuse(403, "This origin may not call the service: see ALLOWED_ORIGINS")
-        if method != "OPTIONS" and path not in OPEN_PATHS and not self._token_right(headers):
-            detail = "Send the service's ACCESS_TOKEN as `Authorization: Bearer`"
-            return _refuse(401, detail, {"WWW-Authenticate": "Bearer"})
-        if _length(headers) > self._max_body_size:
-            return _refuse(413, TOO_LARGE)
-        if method not in SAFE_METHODS and _has_body(headers) and not _is_json(headers):
-            return _refuse(415, "Send the body as JSON, with Content-Type: application/json")
         return None
 
     def _host_allowed(self, hosts: list[str]) -> bool:
@@ -70,6 +69,26 @@ class Guard:
         return len(origins) == 1 and (
             origins[0] in self._origins or re.fullmatch(LOCAL_ORIGIN, origins[0]) is not None
         )
+
+
+class CallerCheck:
+    """What a request must bear; it runs inside CORS, so that an allowed page can read why not."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._max_body_size = settings.max_body_size
+        token = settings.access_token
+        self._token = token.get_secret_value().encode() if token else None
+
+    def __call__(self, scope: Scope, headers: Headers) -> JSONResponse | None:
+        if scope["path"] not in OPEN_PATHS and not self._token_right(headers):
+            detail = "Send the service's ACCESS_TOKEN as `Authorization: Bearer`"
+            return _refuse(401, detail, {"WWW-Authenticate": "Bearer"})
+        if _length(headers) > self._max_body_size:
+            return _refuse(413, TOO_LARGE)
+        unsafe = scope["method"] not in SAFE_METHODS
+        if unsafe and _has_body(headers) and not _is_json(headers):
+            return _refuse(415, "Send the body as JSON, with Content-Type: application/json")
+        return None
 
     def _token_right(self, headers: Headers) -> bool:
         if self._token is None:

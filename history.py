@@ -8,17 +8,17 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, func, insert, literal, select, update
-from sqlmodel import Session, col, delete
+from sqlalchemy import Row, delete, func, insert, inspect, literal, select, update
+from sqlmodel import Session, col
 
 from db import require
-from errors import Conflict
+from errors import Conflict, NotFound
 from fields import now
-from models import Conversation, Message, MessageCreate, MessageUpdate, Part
+from models import Conversation, Message, MessageUpdate, Part
 
 NAME_LENGTH = 32
 
-node = Message.__table__  # type: ignore[attr-defined]
+node = inspect(Message).local_table
 
 
 def branch(session: Session, leaf: int | None, *columns: Any) -> Sequence[Row[Any]]:
@@ -43,12 +43,14 @@ def content_columns(content: str | list[Part]) -> dict[str, Any]:
     }
 
 
-def append(session: Session, conversation: Conversation, **columns: Any) -> int:
-    """Add a message below the active leaf, which it becomes; its id."""
+def append(
+    session: Session, conversation: Conversation, parent_id: int | None, **columns: Any
+) -> int:
+    """Add a message below another; it becomes the active leaf. Its id."""
     moment = now()
     query = insert(Message).values(
         conversation_id=conversation.id,
-        parent_id=conversation.active_message_id,
+        parent_id=parent_id,
         created_at=moment,
         updated_at=moment,
         **columns,
@@ -68,16 +70,24 @@ def name_from(content: str) -> str | None:
     return next((line[:NAME_LENGTH].strip() for line in lines if line), None)
 
 
-def keep(session: Session, conversation_id: str, body: MessageCreate) -> int:
-    """Store a message that asks nothing; its id."""
-    conversation = require(session, Conversation, conversation_id)
-    columns = content_columns(body.content)
-    return append(session, conversation, role=body.role, model=body.model, **columns)
+def parent(session: Session, conversation: Conversation, asked: int | None) -> int | None:
+    """What a new message hangs on: the active leaf unless another is asked for; 0 is the start."""
+    if asked is None:
+        return conversation.active_message_id
+    return require_message(session, conversation, asked).id if asked else None
+
+
+def require_message(session: Session, conversation: Conversation, message_id: int) -> Message:
+    """A message of this conversation, or NotFound."""
+    message = require(session, Message, message_id)
+    if message.conversation_id != conversation.id:
+        raise NotFound("Message")
+    return message
 
 
 def edit(session: Session, message_id: int, body: MessageUpdate) -> None:
     message = require(session, Message, message_id)
-    _refuse_if_running([message])
+    _refuse_if_running([message.status])
     message.sqlmodel_update(content_columns(body.content))
     message.created_at = body.changes().get("created_at", message.created_at)
     message.updated_at = now()
@@ -86,19 +96,33 @@ def edit(session: Session, message_id: int, body: MessageUpdate) -> None:
 
 def remove(session: Session, message_ids: list[int]) -> int:
     """Delete messages; what hung on one hangs on its parent from now on. How many there were."""
-    wanted = func.json_each(json.dumps(message_ids)).table_valued("value")
-    query = select(Message).where(col(Message.id).in_(select(wanted.c.value)))
-    found = session.scalars(query).all()
-    _refuse_if_running(found)
-    for message in found:
-        session.expire(message, ["parent_id"])  # an earlier deletion may have moved it
-        hung = update(Message).where(col(Message.parent_id) == message.id)
-        session.execute(hung.values(parent_id=message.parent_id))
-        active = update(Conversation).where(col(Conversation.active_message_id) == message.id)
-        session.execute(active.values(active_message_id=message.parent_id))
-        session.execute(delete(Message).where(col(Message.id) == message.id))
-    _touch(session, {message.conversation_id for message in found})
+    wanted = node.c.id.in_(select(func.json_each(json.dumps(message_ids)).table_valued("value")))
+    query = select(node.c.id, node.c.parent_id, node.c.conversation_id, node.c.status)
+    found = session.execute(query.where(wanted)).all()
+    _refuse_if_running([row.status for row in found])
+    kept = _kept_ancestors({row.id: row.parent_id for row in found})
+    connection = session.connection()
+    if found:
+        connection.exec_driver_sql(
+            "UPDATE message SET parent_id = ? WHERE parent_id = ?",
+            [(kept[row.id], row.id) for row in found],
+        )
+        connection.exec_driver_sql(
+            "UPDATE conversation SET active_message_id = ? WHERE id = ? AND active_message_id = ?",
+            [(kept[row.id], row.conversation_id, row.id) for row in found],
+        )
+    session.execute(delete(Message).where(wanted))
+    _touch(session, {row.conversation_id for row in found})
     return len(found)
+
+
+def _kept_ancestors(gone: dict[int, int | None]) -> dict[int, int | None]:
+    """For each message that goes, the nearest one above it that stays."""
+    kept: dict[int, int | None] = {}
+    for message_id in sorted(gone):  # a parent is older than its children
+        parent_id = gone[message_id]
+        kept[message_id] = kept.get(parent_id, parent_id) if parent_id else None
+    return kept
 
 
 def _touch(session: Session, conversation_ids: set[str]) -> None:
@@ -107,6 +131,6 @@ def _touch(session: Session, conversation_ids: set[str]) -> None:
         session.execute(query.values(updated_at=now()))
 
 
-def _refuse_if_running(messages: Sequence[Message]) -> None:
-    if any(message.status == "streaming" for message in messages):
+def _refuse_if_running(statuses: Sequence[str]) -> None:
+    if "streaming" in statuses:
         raise Conflict("The reply is still being written: stop it first, or wait for its end")

@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 import errors
 from db import Database, StartError
-from guard import LOCAL_ORIGIN, Guard
+from guard import LOCAL_ORIGIN, CallerCheck, Guard, OriginCheck
 from providers import Providers
 from routes import categories, conversations, documents, health, messages, projects
 from settings import Settings
@@ -39,8 +39,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.providers = Providers(settings)
     app.state.turns = Turns(app.state.database, app.state.providers)
     errors.install(app)
-    # The last one added runs first: who may call is settled before anything else happens.
+    # The last one added runs first: whom a request comes from is settled before anything else.
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_size)
+    app.add_middleware(Guard, check=CallerCheck(settings))
+    app.add_middleware(errors.LastResort)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
@@ -50,7 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
         expose_headers=["Retry-After", "X-Conversation-Id"],
         max_age=86_400,
     )
-    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Guard, check=OriginCheck(settings))
     for module in (health, conversations, messages, projects, categories, documents):
         app.include_router(module.router)
     return app
@@ -62,7 +64,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     providers: Providers = app.state.providers
     turns: Turns = app.state.turns
     database.open()
-    warming = asyncio.create_task(providers.warm())
+    warming = asyncio.create_task(providers.connect())
     try:
         await turns.open()
         yield

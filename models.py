@@ -100,6 +100,9 @@ class ConversationCreate(Body, ConversationFields):
 class ConversationUpdate(Update, ConversationFields):
     status: Archived = 0
     project_id: ProjectId = 0
+    active_message_id: Id = Field(
+        default_factory=int, description="The message at which the active branch is to end."
+    )
 
 
 class ConversationCreated(SQLModel):
@@ -112,6 +115,7 @@ class ConversationPublic(ConversationFields):
     status: int
     project_id: int
     project_name: str
+    active_message_id: int | None = Field(description="The last message of the active branch.")
     created_at: Time
     updated_at: Time
 
@@ -164,7 +168,7 @@ class FilePart(OpenPart):
 Part = Annotated[TextPart | ImagePart | FilePart, Field(discriminator="type")]
 Content = Annotated[
     Annotated[str, StringConstraints(min_length=1), Tag("text")]
-    | Annotated[list[Part], Len(1), Tag("parts")],
+    | Annotated[list[Part], Len(1, 1000), Tag("parts")],
     Discriminator(lambda value: "parts" if isinstance(value, list) else "text"),
 ]
 
@@ -174,11 +178,25 @@ class MessageCreate(Body):
     content: Content
     model: Label | None = None
     stream: bool = False
-    documents: list[Id] = Field(default=[], description="Documents added to this turn's context.")
+    documents: Annotated[list[Id], Len(0, 1000)] = Field(
+        default=[], description="Documents added to this turn's context."
+    )
     system_prompt_append: str | None = Field(
         default=None, description="Text added to this turn's system prompt."
     )
     options: Options = Field(default={}, description="Handed to the model call as they are.")
+    parent_id: Annotated[int, Field(ge=0, le=MAX_ID)] | None = Field(
+        default=None,
+        description="The message to continue from, 0 for the start; by default the last one.",
+    )
+
+
+class Regenerate(Body):
+    model: Label | None = None
+    stream: bool = False
+    options: Options | None = Field(
+        default=None, description="Instead of those the turn was first asked with."
+    )
 
 
 class MessageUpdate(Update):
@@ -206,6 +224,13 @@ class MessagePublic(SQLModel):
     session_id: str | None = Field(default=None, description="The handle that stops a reply.")
     created_at: Time
     updated_at: Time
+    parent_id: int | None = None
+
+
+class TreeMessage(MessagePublic):
+    """A message among all branches; `active` says whether history shows it."""
+
+    active: bool
 
 
 class Message(SQLModel, table=True):
@@ -248,12 +273,12 @@ class Message(SQLModel, table=True):
 
 
 class MessageIds(Body):
-    message_ids: list[Id]
+    message_ids: Annotated[list[Id], Len(0, 10_000)]
 
 
 class History(SQLModel):
     conversation_id: str
-    messages: list[MessagePublic]
+    messages: list[MessagePublic] | list[TreeMessage]
 
 
 class TurnAnswer(SQLModel):
@@ -388,7 +413,7 @@ class DocumentPage(SQLModel):
 
 
 class DocumentIds(Body):
-    document_ids: Annotated[list[Id], Len(1)]
+    document_ids: Annotated[list[Id], Len(1, 1000)]
 
 
 class Merged(SQLModel):

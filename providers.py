@@ -1,8 +1,10 @@
 """Poe, OpenAI and echo: which one a model names, with which key, and an open chat with it."""
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,8 +22,10 @@ ECHO = "echo"
 MAX_KEY_LENGTH = 4096
 # What may still follow a finish reason: the usage. A reply does not wait long for it.
 USAGE_PATIENCE = 5.0
-# Echo's pace: a word every 20 ms, but no reply takes longer than a second.
-ECHO_PAUSE, ECHO_LONGEST = 0.02, 1.0
+# The end of the body follows `[DONE]` at once, or not at all.
+DRAIN_PATIENCE = 0.05
+# Echo's pace: a word every 20 ms; of a long message several at once, so that it takes a second.
+ECHO_PAUSE, ECHO_STEPS = 0.02, 50
 # A word with the blanks before it; a Chinese or Japanese character is a word.
 WORD = re.compile(r"\s*(?:[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+)|\s+")
 
@@ -83,10 +87,10 @@ class Providers:
         return Target(provider, name, self._key(provider, bearer))
 
     def _key(self, provider: str, bearer: str | None) -> SecretStr:
+        setting = f"{provider.upper()}_API_KEY"
         own = self._endpoints[provider].key
         if own is not None:
-            return own
-        setting = f"{provider.upper()}_API_KEY"
+            return _fit(own.get_secret_value(), provider, setting)
         if self._settings.access_token is not None:
             raise _unauthorized(f"No key for {provider}: set {setting}")
         if not bearer or not re.fullmatch(r"[!-~]+", bearer):
@@ -95,13 +99,7 @@ class Providers:
             )
         if len(bearer) > MAX_KEY_LENGTH:
             raise _unauthorized("The key in `Authorization: Bearer` is too long to be one")
-        if bearer.startswith("poe-") and provider != "poe":
-            raise _unauthorized(f"A Poe key is not sent to {provider}: set {setting}")
-        return SecretStr(bearer)
-
-    async def warm(self) -> None:
-        """Load the official client beside the start, so that the first turn need not."""
-        await self._connect()
+        return _fit(bearer, provider, setting)
 
     async def open_chat(
         self, target: Target, messages: list[dict[str, Any]], options: dict[str, Any]
@@ -117,14 +115,15 @@ class Providers:
             "stream_options": {"include_usage": True},
         }
         url = f"{self._endpoints[target.provider].base_url}/chat/completions"
-        upstream = await self._connect()
+        upstream = await self.connect()
         answer = await upstream.post(url, target.key.get_secret_value(), body)
         if answer.media_type not in ("text/event-stream", "application/json"):
             await answer.aclose()
             raise UpstreamError(f"{target.provider} answered with something that is not a chat")
         return UpstreamChat(answer, PlaceholderFilter() if target.provider == "poe" else None)
 
-    async def _connect(self) -> "Upstream":
+    async def connect(self) -> "Upstream":
+        """The connections; the first call loads the official client, which takes a while."""
         async with self._connecting:
             if self._upstream is None:
                 module = await asyncio.to_thread(import_module, "upstream")
@@ -183,13 +182,19 @@ class UpstreamChat:
             delta = reader.feed(chunk)
             finished = finished or delta.finish_reason is not None
             yield delta
+            if delta.done or (finished and reader.failure):
+                await self._drain(chunks)
+                return
             if reader.failure:
                 raise reader.failure
-            if delta.done:
-                return
         yield reader.end()
-        if reader.failure:
+        if reader.failure and not finished:
             raise reader.failure
+
+    async def _drain(self, chunks: AsyncIterator[bytes]) -> None:
+        """Read the end of the body too: only then can its connection serve the next turn."""
+        with suppress(TimeoutError, UpstreamError):
+            await asyncio.wait_for(anext(chunks, b""), DRAIN_PATIENCE)
 
     async def _whole(self) -> AsyncIterator[Delta]:
         body = b"".join([chunk async for chunk in self._answer])
@@ -207,14 +212,21 @@ class EchoChat:
         self._words = WORD.findall(content)
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
-        pause = min(ECHO_PAUSE, ECHO_LONGEST / max(len(self._words), 1))
-        for word in self._words:
-            yield Delta(text=word)
-            await asyncio.sleep(pause)
+        step = math.ceil(len(self._words) / ECHO_STEPS) or 1
+        for start in range(0, len(self._words), step):
+            yield Delta(text="".join(self._words[start : start + step]))
+            await asyncio.sleep(ECHO_PAUSE)
         yield Delta(finish_reason="stop", done=True)
 
     async def aclose(self) -> None:
         """Nothing is held."""
+
+
+def _fit(key: str, provider: str, setting: str) -> SecretStr:
+    """The key, unless it is Poe's and would go to somebody else."""
+    if key.lower().startswith("poe-") and provider != "poe":
+        raise _unauthorized(f"A Poe key is not sent to {provider}: set another {setting}")
+    return SecretStr(key)
 
 
 def _unauthorized(detail: str) -> ServiceError:

@@ -11,6 +11,8 @@ from typing import Any
 from uuid import uuid4
 
 from deltas import Delta
+from errors import UpstreamError
+from models import Message
 
 # A follower that fell behind catches up in pieces of this many characters.
 PIECE_LENGTH = 65_536
@@ -28,6 +30,14 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Idempotency:
+    """The caller's key for a request, and a hash of what it asks."""
+
+    key: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """A stretch of a reply, of one kind: its text, or the model's reasoning."""
 
@@ -37,15 +47,17 @@ class Piece:
 
 @dataclass(eq=False)
 class Reply:
-    """A reply that is being written, in memory; followers see every piece as it comes."""
+    """A reply in memory, most often while it is written; followers see every piece as it comes."""
 
     conversation_id: str
+    idempotency: Idempotency | None = None
     session_id: str = field(default_factory=lambda: uuid4().hex)
     user_message_id: int = 0
     message_id: int = 0
     model: str = ""
     pieces: list[Piece] = field(default_factory=list)
     saved: int = 0
+    length: int = 0
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
     outcome: Outcome | None = None
@@ -57,6 +69,19 @@ class Reply:
     ending: Outcome | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def restore(self, row: Message) -> None:
+        """Become what is stored of a reply that has ended; nobody may be waiting yet."""
+        assert row.id is not None
+        self.message_id, self.user_message_id = row.id, row.parent_id or 0
+        self.session_id, self.model = row.session_id or "", row.model or ""
+        self.pieces = [
+            *([Piece(row.reasoning, is_reasoning=True)] if row.reasoning else []),
+            *([Piece(row.content)] if row.content else []),
+        ]
+        if row.status == "error":
+            self.refusal = UpstreamError(row.error or "", status=row.error_status)
+        self.close(Outcome(row.status, row.finish_reason, row.usage, row.error, row.error_status))
+
     def text(self, *, reasoning: bool = False) -> str:
         return "".join(piece.text for piece in self.pieces if piece.is_reasoning == reasoning)
 
@@ -65,6 +90,7 @@ class Reply:
             self.pieces.append(Piece(delta.reasoning, is_reasoning=True))
         if delta.text:
             self.pieces.append(Piece(delta.text))
+        self.length += len(delta.text) + len(delta.reasoning)
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.usage = delta.usage or self.usage
         self._wake()
@@ -81,16 +107,31 @@ class Reply:
         if self.asking and self.task:
             self.task.cancel()
 
-    async def follow(self) -> AsyncIterator[Piece]:
-        """Everything so far, then what comes, until the end."""
+    async def follow(self, after: int = 0) -> AsyncIterator[Piece]:
+        """Everything beyond the first `after` characters of the text, then what comes, to the end.
+
+        Reasoning that came before those characters is passed over with them.
+        """
         index = 0
         while True:
             while index < len(self.pieces):
                 piece, index = self._joined(index)
-                yield piece
+                if after and piece.is_reasoning:
+                    continue
+                skipped = min(after, len(piece.text))
+                after -= skipped
+                if skipped < len(piece.text):
+                    yield Piece(piece.text[skipped:], piece.is_reasoning)
             if self.outcome:
                 return
             await self._changed.wait()
+
+    async def accepted(self) -> None:
+        """Wait until the provider has accepted; raises what it refused with."""
+        if self.outcome is None:
+            await self.begun.wait()
+        if self.refusal:
+            raise self.refusal
 
     async def finished(self) -> Outcome:
         while self.outcome is None:

@@ -1,19 +1,28 @@
 """Every knob of the service, typed, with its default and its help."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AnyHttpUrl, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 def _split(value: object) -> object:
     """Read a comma-separated line as a list of its non-blank items."""
     if isinstance(value, str):
-        return [item.strip() for item in value.split(",") if item.strip()]
+        return [item.strip().rstrip("/") for item in value.split(",") if item.strip()]
     return value
 
 
+def _printable(value: SecretStr) -> SecretStr:
+    """A key is sent in a header: only what a header can carry."""
+    if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+        raise ValueError("a key has only printable ASCII characters and no blanks")
+    return value
+
+
+Key = Annotated[SecretStr, AfterValidator(_printable)]
 Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"],
@@ -41,17 +50,17 @@ class Settings(BaseSettings):
     default_model: str | None = Field(
         None, description="The model when neither request, conversation nor project names one."
     )
-    poe_api_key: SecretStr | None = Field(None, description="The service's own key for Poe.")
+    poe_api_key: Key | None = Field(None, description="The service's own key for Poe.")
     poe_base_url: AnyHttpUrl = Field(
         AnyHttpUrl("https://api.poe.com/v1"), description="Where Poe's API is."
     )
-    openai_api_key: SecretStr | None = Field(None, description="The service's own key for OpenAI.")
+    openai_api_key: Key | None = Field(None, description="The service's own key for OpenAI.")
     openai_base_url: AnyHttpUrl = Field(
         AnyHttpUrl("https://api.openai.com/v1"),
         description="OpenAI, or any server that speaks its API (Ollama, LM Studio, llama.cpp).",
     )
-    access_token: SecretStr | None = Field(
-        None, description="When set, every request must bear exactly this token."
+    access_token: Key | None = Field(
+        None, description="When set, every request but `/health` must bear exactly this token."
     )
     allowed_hosts: Names = Field(
         [], description="Names allowed in the Host header besides localhost, comma-separated."
@@ -60,12 +69,12 @@ class Settings(BaseSettings):
         [], description="Web origins allowed besides localhost's and Tauri's, comma-separated."
     )
     upstream_timeout: float = Field(
-        600, gt=0, description="Seconds of silence before a turn fails."
+        600, gt=0, le=86_400, description="Seconds of silence before a turn fails."
     )
     upstream_proxy: AnyHttpUrl | None = Field(
         None, description="Proxy for calls to the providers; `HTTPS_PROXY` is not read."
     )
-    max_body_mb: float = Field(20, gt=0, description="Largest request body, in MB.")
+    max_body_mb: float = Field(20, gt=0, le=10_000, description="Largest request body, in MB.")
     log_level: LogLevel = Field("info", description="`debug`, `info`, `warning` or `error`.")
 
     @property

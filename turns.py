@@ -12,26 +12,24 @@ is committed; the service calls it before connections are waited for and the dat
 import asyncio
 import logging
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any
 
-from pydantic import SecretStr
 from sqlalchemy import update
 from sqlmodel import Session, col, select
 
-import history
-from context import Prompt, compose
 from db import Database, require
-from errors import Conflict, NotFound, ServiceError
+from errors import Conflict, NotFound, ServiceError, StorageError
 from fields import now
-from models import Conversation, Document, Message, MessageCreate, Project
-from providers import Chat, Providers, Target
+from models import Conversation, Message
+from providers import Chat, Providers
+from questions import Asked, Question
 from reply import Outcome, Reply
 
 log = logging.getLogger(__name__)
 
 # Text reaches the file at least every half second: this pause, and what the write itself takes.
 SAVE_PAUSE = 0.25
+# In characters, thoughts included; far above any model's reply, far below this machine's memory.
+LONGEST_REPLY = 128 * 2**20
 # An end that cannot be stored (a full disk) is tried again until it can.
 STORE_AGAIN_PAUSE = 1.0
 
@@ -41,13 +39,7 @@ SHUT_DOWN = Outcome(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a provider is asked."""
-
-    target: Target
-    prompt: Prompt
-    options: dict[str, Any]
+BROKEN = Outcome("error", error="Internal error: the service's log says more", error_status=500)
 
 
 class Turns:
@@ -72,27 +64,48 @@ class Turns:
         replies = list(self._running.values())
         for reply in replies:
             reply.end(SHUT_DOWN)
-        await asyncio.gather(*(reply.task for reply in replies if reply.task))
+        await asyncio.gather(*(r.task for r in replies if r.task), return_exceptions=True)
         if self._saver:
             self._saver.cancel()
 
-    async def ask(
-        self, conversation_id: str, body: MessageCreate, bearer: SecretStr | None
-    ) -> Reply:
-        """Begin a turn; returns once the provider has accepted, raises what it refused with."""
+    async def ask(self, question: Question) -> Reply:
+        """Begin a turn; returns once the provider has accepted, raises what it refused with.
+
+        With an idempotency key that has been used, the turn it began is returned instead.
+        """
         if self._closing:
             raise ServiceError("The service is shutting down", status=503)
-        if running := self._running.get(conversation_id):
-            raise Conflict(
-                "A reply is being written in this conversation: stop it or wait for its end",
-                extra={"session_id": running.session_id},
-            )
-        reply = self._running[conversation_id] = Reply(conversation_id)
-        reply.task = asyncio.create_task(self._run(reply, body, bearer))
-        await reply.begun.wait()
-        if reply.refusal:
-            raise reply.refusal
+        reply = self._running.get(question.conversation_id)
+        if reply is None:
+            reply = Reply(question.conversation_id, question.idempotency)
+            self._running[question.conversation_id] = reply
+            reply.task = asyncio.create_task(self._run(reply, question))
+        elif not question.repeats(reply.idempotency):
+            reply = await self._asked_before(question, reply)
+        await reply.accepted()
         return reply
+
+    async def _asked_before(self, question: Question, running: Reply) -> Reply:
+        """The ended turn that the question's key began; Conflict with the running one if none."""
+        reply = Reply(question.conversation_id, question.idempotency)
+        if await self._db.read(question.restore, reply):
+            return reply
+        raise Conflict(
+            "A reply is being written in this conversation: stop it or wait for its end",
+            extra={"session_id": running.session_id},
+        )
+
+    async def find(self, message_id: int) -> Reply:
+        """The reply with this id, running or stored; NotFound where there is none."""
+        while True:
+            for reply in self._running.values():
+                if reply.message_id == message_id:
+                    return reply
+            row = await self._db.read(_require_reply, message_id)
+            if row.status != "streaming":  # else it has begun since we looked
+                reply = Reply(row.conversation_id)
+                reply.restore(row)
+                return reply
 
     async def stop(self, session_id: str) -> None:
         """End a running reply and wait until it is stored; one that has ended stays as it is."""
@@ -109,19 +122,18 @@ class Turns:
             reply.end(STOPPED)
             await reply.finished()
 
-    async def _run(self, reply: Reply, body: MessageCreate, bearer: SecretStr | None) -> None:
+    async def _run(self, reply: Reply, question: Question) -> None:
         """A turn's whole life; every way out leaves the registry and wakes who waits."""
+        outcome = Outcome("error")
         try:
-            asked = await self._db.write(_begin, reply, body, bearer, self._providers)
+            asked = await self._db.write(question.begin, reply, self._providers)
+            if asked is not None:
+                outcome = await self._store_end(reply, await self._relay(reply, asked))
         except Exception as error:
             reply.refusal = error
+        finally:
             del self._running[reply.conversation_id]
-            reply.close(Outcome("error"))
-            return
-        outcome = await self._relay(reply, asked)
-        await self._store_end(reply, outcome)
-        del self._running[reply.conversation_id]
-        reply.close(outcome)
+            reply.close(reply.outcome or outcome)
 
     async def _relay(self, reply: Reply, asked: Asked) -> Outcome:
         """Ask, and let the reply grow until it ends; only in here may the task be cancelled."""
@@ -134,14 +146,17 @@ class Turns:
                 reply.begun.set()
                 return await self._read(reply, chat)
         except asyncio.CancelledError:
-            return reply.ending or SHUT_DOWN
+            outcome = reply.ending or SHUT_DOWN
+            if outcome.error and not reply.begun.is_set():
+                reply.refusal = ServiceError(outcome.error, status=outcome.error_status)
+            return outcome
         except ServiceError as error:
             if not reply.begun.is_set():
                 reply.refusal = error
             return _failed(reply, error.detail, error.status)
         except Exception:
             log.exception("A turn failed in an unforeseen way")
-            return _failed(reply, "Internal error: the service's log says more", 500)
+            return BROKEN
         finally:
             reply.asking = False
 
@@ -149,23 +164,30 @@ class Turns:
         async for delta in chat:
             reply.add(delta)
             self._grown.set()
+            if reply.length > LONGEST_REPLY:
+                return _failed(reply, "The reply is longer than can be kept", 502)
         if reply.finish_reason is None:
             return _failed(reply, "The upstream ended without finishing the reply", 502)
         return Outcome("complete", reply.finish_reason, reply.usage)
 
-    async def _store_end(self, reply: Reply, outcome: Outcome) -> None:
-        """Commit the end. While that fails its followers are told so, and it is tried again."""
+    async def _store_end(self, reply: Reply, outcome: Outcome) -> Outcome:
+        """Commit the end, and return it. While the file refuses, followers are told so, and it is
+        tried again."""
         while True:
             try:
-                return await self._db.write(_end, reply, outcome)
-            except Exception as error:
-                log.exception("The end of reply %d could not be stored", reply.message_id)
-                detail = getattr(error, "detail", "The reply could not be stored yet")
-                reply.close(
-                    Outcome("error", error=detail, error_status=getattr(error, "status", 500))
-                )
+                await self._db.write(_end, reply, outcome)
+            except StorageError as error:
+                log.warning("The end of reply %d is not stored yet: %s", reply.message_id, error)
+                reply.close(Outcome("error", error=error.detail, error_status=error.status))
+            except Exception:
+                log.exception("The end of reply %d cannot be stored", reply.message_id)
+                if outcome == BROKEN:
+                    return outcome
+                outcome = BROKEN
+            else:
+                return outcome
             if self._closing:
-                return None
+                return outcome
             await asyncio.sleep(STORE_AGAIN_PAUSE)
 
     async def _save_what_grows(self) -> None:
@@ -178,52 +200,12 @@ class Turns:
             lengths = [len(reply.pieces) for reply in replies]
             try:
                 await self._db.write(_save, replies)
-            except Exception:
-                log.exception("Growing replies could not be stored; trying again")
+            except StorageError as error:
+                log.warning("Growing replies are not stored yet: %s", error)
                 self._grown.set()
                 continue
             for reply, length in zip(replies, lengths, strict=True):
                 reply.saved = length
-
-
-def _begin(
-    session: Session,
-    reply: Reply,
-    body: MessageCreate,
-    bearer: SecretStr | None,
-    providers: Providers,
-) -> Asked:
-    """Store the question and an empty reply; what the provider is to be asked."""
-    conversation = require(session, Conversation, reply.conversation_id)
-    project = session.get(Project, conversation.project_id)
-    model = body.model or conversation.model or (project.llm_model if project else None)
-    target = providers.resolve(model, bearer.get_secret_value() if bearer else None)
-    documents = [require(session, Document, document_id) for document_id in body.documents]
-    request = body.model_dump(
-        include={"documents", "system_prompt_append", "options"}, exclude_defaults=True
-    )
-    reply.user_message_id = history.append(
-        session,
-        conversation,
-        role="user",
-        request=request or None,
-        **history.content_columns(body.content),
-    )
-    branch = history.branch(
-        session, reply.user_message_id, Message.role, Message.content, Message.parts
-    )
-    reply.model = target.model
-    reply.message_id = history.append(
-        session,
-        conversation,
-        role="assistant",
-        status="streaming",
-        provider=target.provider,
-        model=target.model,
-        session_id=reply.session_id,
-    )
-    prompt = compose(conversation, documents, body.system_prompt_append, branch)
-    return Asked(target, prompt, body.options)
 
 
 def _save(session: Session, replies: list[Reply]) -> None:
@@ -264,11 +246,21 @@ def _failed(reply: Reply, error: str, status: int) -> Outcome:
 
 def _repair(session: Session) -> None:
     """No reply outlives the process that was writing it."""
-    running = update(Message).where(col(Message.status) == "streaming")
-    error = "The service ended before the reply did"
+    cut_off = col(Message.status) == "streaming"
+    changed = col(Conversation.id).in_(select(Message.conversation_id).where(cut_off))
+    moment, error = now(), "The service ended before the reply did"
+    session.execute(update(Conversation).where(changed).values(updated_at=moment))
+    replies = update(Message).where(cut_off)
     session.execute(
-        running.values(status="interrupted", error=error, error_status=503, updated_at=now())
+        replies.values(status="interrupted", error=error, error_status=503, updated_at=moment)
     )
+
+
+def _require_reply(session: Session, message_id: int) -> Message:
+    message = require(session, Message, message_id)
+    if message.role != "assistant":
+        raise NotFound("Message")
+    return message
 
 
 def _known(session: Session, session_id: str) -> bool:

@@ -24,12 +24,16 @@ from openai import (
 )
 
 from errors import UpstreamError
+from fields import UNSTORABLE
 
 CONNECT_TIMEOUT = 10.0
 ATTEMPTS = 3
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 10.0
 RETRIED = frozenset({429, 502, 503, 529})
+PRINTABLE = re.compile(r"[ -~]{1,64}")
+# Shorter ones are no secrets but words for servers that want any key at all.
+SHORTEST_KEY = 8
 KEY_LIKE = re.compile(r"\b(?:sk|poe)-[\w*.-]{6,}")
 
 
@@ -164,12 +168,12 @@ def _translate(error: OpenAIError, key: str) -> UpstreamError:
     """Our error for the client's: the status for our caller, the upstream's own sentence."""
     if isinstance(error, APIStatusError):
         status = error.status_code if 400 <= error.status_code < 500 else 502
-        retry_after = error.response.headers.get("retry-after")
-        sentence = _sentence(error.body) or f"The upstream answered {error.status_code}"
+        retry_after = error.response.headers.get("retry-after", "")
+        sentence = _sentence(error.body, key) or f"The upstream answered {error.status_code}"
         return UpstreamError(
-            _redact(sentence, key),
+            sentence,
             status=status,
-            headers={"Retry-After": retry_after} if retry_after else None,
+            headers={"Retry-After": retry_after} if PRINTABLE.fullmatch(retry_after) else None,
         )
     if _never_connected(error):
         return UpstreamError("The upstream cannot be reached")
@@ -186,14 +190,16 @@ def _hung_up(error: OpenAIError) -> bool:
     )
 
 
-def _sentence(body: object) -> str | None:
+def _sentence(body: object, key: str) -> str | None:
     """The upstream's own words in an error's body, or None where it has none for a person."""
     if isinstance(body, dict):
         body = body.get("message") or body.get("detail") or body.get("error")
     if not isinstance(body, str) or body.lstrip().startswith("<"):
         return None
-    return " ".join(body.split())[:500] or None
+    return _redact(" ".join(UNSTORABLE.sub("", body).split()), key)[:500] or None
 
 
 def _redact(sentence: str, key: str) -> str:
-    return KEY_LIKE.sub("[key]", sentence.replace(key, "[key]"))
+    if len(key) >= SHORTEST_KEY:
+        sentence = sentence.replace(key, "[key]")
+    return KEY_LIKE.sub("[key]", sentence)

@@ -4,6 +4,7 @@ A document is known by project, category and filename; its versions are rows of 
 """
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,9 +71,10 @@ def latest(
 
 def contains(text: str) -> ColumnElement[bool]:
     """Documents with `text` in their name or content; the case of Latin letters does not matter."""
+    wanted = func.lower(text)
     return or_(
-        col(Document.filename).contains(text, autoescape=True),
-        col(Document.content).contains(text, autoescape=True),
+        func.instr(func.lower(col(Document.filename)), wanted) > 0,
+        func.instr(func.lower(col(Document.content)), wanted) > 0,
     )
 
 
@@ -97,24 +99,33 @@ def move_history(
     return first, first + len(moving) - 1
 
 
-def diff(session: Session, document_id: int, against_id: int | None) -> tuple[int | None, str]:
-    """A unified diff to this version from another, by default the one before; that one's id."""
+def pair(
+    session: Session, document_id: int, against_id: int | None
+) -> tuple[Document | None, Document]:
+    """This version and the one to compare it with: by default the one before, if there is one."""
     document = require(session, Document, document_id)
-    before = require(session, Document, against_id) if against_id else _previous(session, document)
-    lines = difflib.unified_diff(
-        before.content.splitlines() if before else [],
-        document.content.splitlines(),
-        _label(before) if before else "/dev/null",
-        _label(document),
-        lineterm="",
-    )
-    return before.id if before else None, "\n".join(lines)
-
-
-def _previous(session: Session, document: Document) -> Document | None:
+    if against_id:
+        return require(session, Document, against_id), document
     same = of(document.project_id, document.category_id, document.filename)
     query = select(Document).where(*same, Document.version < document.version)
-    return session.exec(query.order_by(col(Document.version).desc())).first()
+    return session.exec(query.order_by(col(Document.version).desc())).first(), document
+
+
+def diff(before: Document | None, after: Document) -> str:
+    """A unified diff. Lines end in LF alone, so that every other difference shows."""
+    lines = difflib.unified_diff(
+        _lines(before.content) if before else [],
+        _lines(after.content),
+        _label(before) if before else "/dev/null",
+        _label(after),
+    )
+    return "".join(
+        line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines
+    )
+
+
+def _lines(text: str) -> list[str]:
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def _label(document: Document) -> str:

@@ -6,7 +6,7 @@ from db import require, require_free
 from errors import Conflict, Invalid
 from fields import now
 from models import Category, CategoryCreate, CategoryPublic, CategoryUpdate, Document, Done
-from routes.deps import DatabaseDep, PathId, errors
+from routes.deps import DatabaseDep, Force, PathId, errors
 
 router = APIRouter(prefix="/v1/plan/categories", tags=["plan categories"])
 
@@ -37,12 +37,12 @@ async def update_category(category_id: PathId, body: CategoryUpdate, db: Databas
 
 
 @router.delete("/{category_id}", responses=errors(404, 409))
-async def delete_category(category_id: PathId, db: DatabaseDep, force: bool = False) -> Done:
+async def delete_category(category_id: PathId, db: DatabaseDep, force: Force = None) -> Done:
     """Delete a category that is not built in.
 
     Refused while it has documents, unless `force` is true: then they go with it.
     """
-    await db.write(_delete, category_id, force)
+    await db.write(_delete, category_id, bool(force))
     return Done(message="Category deleted successfully")
 
 

@@ -4,12 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from sqlalchemy import ColumnElement, Select, func, inspect, select, tuple_
-from sqlmodel import Session, col
+from sqlmodel import Field, Session, col
 
+import history
 from db import ensure_project, public_json, require
 from fields import now
 from models import (
     NO_PROJECT,
+    Archived,
     Conversation,
     ConversationCreate,
     ConversationCreated,
@@ -22,8 +24,10 @@ from routes.deps import Absent, DatabaseDep, QueryId, QueryText, TurnsDep, error
 
 router = APIRouter(prefix="/v1/chat/conversations", tags=["conversations"])
 
-Status = Annotated[int | None, Absent, Query(ge=0, le=1, description="0 normal, 1 archived")]
-Limit = Annotated[int | None, Absent, Query(ge=1, le=1000, description="50 unless told")]
+Status = Annotated[Archived | None, Absent, Query(description="0 normal, 1 archived")]
+Limit = Annotated[
+    Annotated[int, Field(ge=1, le=1000)] | None, Absent, Query(description="50 unless told")
+]
 
 PROJECT_NAME: ColumnElement[str] = func.coalesce(col(Project.name), NO_PROJECT)
 PUBLIC = public_json(
@@ -36,9 +40,12 @@ NEWEST_FIRST = (col(Conversation.updated_at).desc(), col(Conversation.id).desc()
 
 
 @router.post("", responses=errors())
-async def create_conversation(body: ConversationCreate, db: DatabaseDep) -> ConversationCreated:
+async def create_conversation(
+    db: DatabaseDep, body: ConversationCreate | None = None
+) -> ConversationCreated:
     """Start a conversation; a `project_id` not seen before creates that project."""
-    return ConversationCreated(conversation_id=await db.write(_create, body))
+    chat = await db.write(_create, body or ConversationCreate())
+    return ConversationCreated(conversation_id=chat)
 
 
 @router.get("", response_model=list[ConversationPublic], responses=errors(404))
@@ -139,6 +146,8 @@ def _one(session: Session, conversation_id: str) -> str:
 def _update(session: Session, conversation_id: str, body: ConversationUpdate) -> None:
     conversation = require(session, Conversation, conversation_id)
     ensure_project(session, body.project_id)
+    if "active_message_id" in body.changes():
+        history.require_message(session, conversation, body.active_message_id)
     conversation.sqlmodel_update(body.changes())
     conversation.updated_at = now()
 

@@ -1,10 +1,11 @@
 """What routes are given: the database, the running turns, the caller's key, and ids from paths."""
 
+import re
 from typing import Annotated, Any
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Header, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BeforeValidator, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 
 from db import Database
 from errors import ErrorBody, InvalidBody
@@ -41,10 +42,17 @@ TurnsDep = Annotated[Turns, Depends(_turns)]
 ProvidersDep = Annotated[Providers, Depends(_providers)]
 KeyDep = Annotated[SecretStr | None, Depends(_key)]
 
-PathId = Annotated[int, Path(ge=1, le=MAX_ID)]
+IdempotencyKey = Annotated[str | None, Header(max_length=255, pattern=r"^[ -~]+$")]
+# `1`, but neither `01` nor `+1` nor `1.0`: a thing has one path.
+PathId = Annotated[
+    Annotated[int, Field(ge=1, le=MAX_ID)],
+    BeforeValidator(lambda value: value if re.fullmatch(r"[1-9][0-9]{0,18}", value) else None),
+    Path(),
+]
 # In a query an empty parameter counts as absent.
 Absent = BeforeValidator(lambda value: None if value == "" else value)
-QueryId = Annotated[int | None, Absent, Query(ge=0, le=MAX_ID)]
+QueryId = Annotated[Annotated[int, Field(ge=0, le=MAX_ID)] | None, Absent, Query()]
+Force = Annotated[bool | None, Absent, Query(description="Delete what depends on it too.")]
 QueryText = Annotated[str | None, Absent, Query()]
 
 INVALID: dict[int | str, dict[str, Any]] = {422: {"model": InvalidBody}}

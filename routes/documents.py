@@ -1,8 +1,9 @@
+import asyncio
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from sqlalchemy import ColumnElement
-from sqlmodel import Session, col
+from sqlmodel import Field, Session, col
 
 import context
 import versions
@@ -54,8 +55,8 @@ async def latest_documents(
     query: QueryText = None,
     sort_by: Annotated[SortBy | None, Absent, Query()] = None,
     order: Annotated[Literal["asc", "desc"] | None, Absent, Query()] = None,
-    page: Annotated[int | None, Absent, Query(ge=1, le=1_000_000)] = None,
-    page_size: Annotated[int | None, Absent, Query(ge=1, le=1000)] = None,
+    page: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, Absent, Query()] = None,
+    page_size: Annotated[Annotated[int, Field(ge=1, le=1000)] | None, Absent, Query()] = None,
 ) -> object:
     """The newest version of each document whose name or text contains `query`."""
     conditions: list[ColumnElement[bool]] = []
@@ -74,7 +75,7 @@ async def latest_documents(
 
 @router.post("/merge", responses=errors(404))
 async def merge_documents(body: DocumentIds, db: DatabaseDep) -> Merged:
-    """Join documents in the order given, each between lines that name it."""
+    """Join documents in the order given, each once and between lines that name it."""
     documents = await db.read(_all, body.document_ids)
     return Merged(count=len(documents), merged=context.merge(documents))
 
@@ -112,8 +113,10 @@ async def delete_document(document_id: PathId, db: DatabaseDep) -> Done:
 @router.get("/{document_id}/diff", responses=errors(404))
 async def diff_documents(document_id: PathId, db: DatabaseDep, against: QueryId = None) -> Diff:
     """A unified diff from `against`, by default the version before, to this version."""
-    before, text = await db.read(versions.diff, document_id, against)
-    return Diff(document_id=document_id, against=before, diff=text)
+    before, after = await db.read(versions.pair, document_id, against)
+    # Long texts take seconds to compare: other requests need not wait for it.
+    text = await asyncio.to_thread(versions.diff, before, after)
+    return Diff(document_id=document_id, against=before.id if before else None, diff=text)
 
 
 def _create(session: Session, body: DocumentCreate) -> Document:
@@ -135,8 +138,10 @@ def _migrate_current(session: Session, body: MigrateCurrent) -> Document:
 def _copy(session: Session, document_id: int, **changes: object) -> Document:
     """The next version of what the changes make of this one."""
     original = require(session, Document, document_id)
-    kept = original.model_dump(include={"project_id", "category_id", "filename", "content"})
-    return versions.add(session, Document(**{**kept, **changes}))
+    same = original.model_dump(
+        include={"project_id", "category_id", "filename", "content", "related_log_id"}
+    )
+    return versions.add(session, Document(**{**same, **changes}))
 
 
 def _delete(session: Session, document_id: int) -> None:
@@ -144,7 +149,7 @@ def _delete(session: Session, document_id: int) -> None:
 
 
 def _all(session: Session, document_ids: list[int]) -> list[Document]:
-    return [require(session, Document, document_id) for document_id in document_ids]
+    return [require(session, Document, document_id) for document_id in dict.fromkeys(document_ids)]
 
 
 def _migrate_history(session: Session, body: MigrateHistory) -> MigratedHistory:

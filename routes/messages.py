@@ -1,10 +1,12 @@
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
-from sqlmodel import Session
+from fastapi import APIRouter, Header, Response
+from sqlmodel import Session, col, select
+from sse_starlette import EventSourceResponse
 
 import events
 import history
+import questions
 from db import public_json, require
 from errors import UpstreamError
 from models import (
@@ -16,12 +18,22 @@ from models import (
     MessageIds,
     MessagePublic,
     MessageUpdate,
+    Regenerate,
     Stopped,
     StopStream,
+    TreeMessage,
     TurnAnswer,
 )
 from reply import Reply
-from routes.deps import DatabaseDep, KeyDep, PathId, TurnsDep, errors
+from routes.deps import (
+    DatabaseDep,
+    IdempotencyKey,
+    KeyDep,
+    PathId,
+    QueryId,
+    TurnsDep,
+    errors,
+)
 
 router = APIRouter(prefix="/v1/chat", tags=["messages"])
 
@@ -35,27 +47,74 @@ TURN: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/conversations/{conversation_id}/messages", response_model=History, responses=errors(404)
 )
-async def get_history(conversation_id: str, db: DatabaseDep) -> Response:
-    """The conversation as the model sees it: the system prompt first, then the oldest message."""
-    return Response(await db.read(_history, conversation_id), media_type="application/json")
+async def get_history(conversation_id: str, db: DatabaseDep, all: bool = False) -> Response:
+    """The conversation as the model sees it: the system prompt first, then the oldest message.
+
+    With `all`, the messages of every branch, each with its `parent_id` and whether it is `active`.
+    """
+    text = await db.read(_history, conversation_id, all)
+    return Response(text, media_type="application/json")
 
 
 @router.post("/conversations/{conversation_id}/messages", response_model=TurnAnswer, responses=TURN)
 async def send_message(
-    conversation_id: str, body: MessageCreate, db: DatabaseDep, turns: TurnsDep, key: KeyDep
+    conversation_id: str,
+    body: MessageCreate,
+    db: DatabaseDep,
+    turns: TurnsDep,
+    key: KeyDep,
+    idempotency_key: IdempotencyKey = None,
 ) -> object:
     """Say something. A `user` message is answered by the model; other roles are only stored.
 
     With `stream` the answer is an event stream that ends with `data: [DONE]`, sent once the reply
-    is stored. The turn goes on whether or not anyone listens.
+    is stored. The turn goes on whether or not anyone listens. With an `Idempotency-Key` the same
+    request may be sent again: it joins or repeats the turn that it began the first time.
     """
+    idempotency = questions.fingerprint(idempotency_key, body) if idempotency_key else None
     if body.role != "user":
-        message_id = await db.write(history.keep, conversation_id, body)
+        message_id = await db.write(questions.keep, conversation_id, body, idempotency)
         return _stored(conversation_id, message_id, body)
-    reply = await turns.ask(conversation_id, body, key)
-    if body.stream:
-        return events.stream(events.turn_events(reply))
-    return await _answer(reply)
+    reply = await turns.ask(questions.Say(conversation_id, key, idempotency, body=body))
+    return await _answer(reply, body.stream)
+
+
+@router.post("/messages/{message_id}/regenerate", response_model=TurnAnswer, responses=TURN)
+async def regenerate(
+    message_id: PathId, body: Regenerate, db: DatabaseDep, turns: TurnsDep, key: KeyDep
+) -> object:
+    """Ask again: for a reply, or for the answer that a message has lost.
+
+    The new reply becomes the active branch; the old one is kept beside it.
+    """
+    message = await db.read(require, Message, message_id)
+    question = questions.AskAgain(message.conversation_id, key, message_id=message_id, body=body)
+    return await _answer(await turns.ask(question), body.stream)
+
+
+@router.get(
+    "/messages/{message_id}/stream",
+    response_class=EventSourceResponse,
+    responses={204: {"description": "The reader has had everything"}, **errors(404)},
+)
+async def follow_reply(
+    message_id: PathId,
+    turns: TurnsDep,
+    after: QueryId = None,
+    last_event_id: Annotated[
+        str | None, Header(pattern=rf"^(\d{{1,18}}|{events.DONE_ID})$")
+    ] = None,
+) -> Response:
+    """Read a reply as an event stream: all of it so far, then what comes, to the end.
+
+    Each event's `id` counts the characters of the reply up to it; `after`, or the `Last-Event-ID`
+    that an `EventSource` sends when it comes back, skips that many.
+    """
+    reply = await turns.find(message_id)
+    if after is None and last_event_id == events.DONE_ID:
+        return Response(status_code=204)
+    position = int(last_event_id or 0) if after is None else after
+    return events.stream(events.follow_events(reply, position))
 
 
 @router.put("/messages/{message_id}", responses=errors(404, 409))
@@ -79,19 +138,35 @@ async def stop_stream(body: StopStream, turns: TurnsDep) -> Stopped:
     return Stopped(message="Stream stopped", session_id=body.session_id)
 
 
-def _history(session: Session, conversation_id: str) -> str:
+def _history(session: Session, conversation_id: str, all_branches: bool) -> str:
     conversation = require(session, Conversation, conversation_id)
     messages = [text for (text,) in history.branch(session, conversation.active_message_id, PUBLIC)]
+    if all_branches:
+        messages = _tree(session, conversation)
     if conversation.system_prompt:
-        prompt = MessagePublic(
+        prompt = TreeMessage(
             id=0,
             role="system",
             content=conversation.system_prompt,
             created_at=conversation.created_at,
             updated_at=conversation.updated_at,
+            active=True,
         )
-        messages.insert(0, prompt.model_dump_json())
+        hidden = None if all_branches else {"active"}
+        messages.insert(0, prompt.model_dump_json(exclude=hidden))
     return f'{{"conversation_id":"{conversation.id}","messages":[{",".join(messages)}]}}'
+
+
+def _tree(session: Session, conversation: Conversation) -> list[str]:
+    """Every message of a conversation, oldest first, each told whether history shows it."""
+    branch = history.branch(session, conversation.active_message_id, Message.id)
+    active = {message_id for (message_id,) in branch}
+    query = select(Message.id, PUBLIC).where(Message.conversation_id == conversation.id)
+    rows = session.execute(query.order_by(col(Message.id)))
+    return [
+        f'{text[:-1]},"active":{"true" if message_id in active else "false"}}}'
+        for message_id, text in rows
+    ]
 
 
 def _stored(conversation_id: str, message_id: int, body: MessageCreate) -> object:
@@ -107,7 +182,9 @@ def _stored(conversation_id: str, message_id: int, body: MessageCreate) -> objec
     )
 
 
-async def _answer(reply: Reply) -> TurnAnswer:
+async def _answer(reply: Reply, streamed: bool) -> object:
+    if streamed:
+        return events.stream(events.turn_events(reply))
     outcome = await reply.finished()
     if outcome.error is not None:
         raise UpstreamError(outcome.error, status=outcome.error_status)

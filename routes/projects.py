@@ -15,7 +15,7 @@ from models import (
     ProjectPublic,
     ProjectUpdate,
 )
-from routes.deps import DatabaseDep, PathId, errors
+from routes.deps import DatabaseDep, Force, PathId, errors
 
 router = APIRouter(prefix="/v1/projects", tags=["projects"])
 
@@ -46,12 +46,12 @@ async def update_project(project_id: PathId, body: ProjectUpdate, db: DatabaseDe
 
 
 @router.delete("/{project_id}", responses=errors(404, 409))
-async def delete_project(project_id: PathId, db: DatabaseDep, force: bool = False) -> Done:
+async def delete_project(project_id: PathId, db: DatabaseDep, force: Force = None) -> Done:
     """Delete a project: its conversations move to 其它, its documents go with it.
 
     Refused while it has documents, unless `force` is true.
     """
-    await db.write(_delete, project_id, force)
+    await db.write(_delete, project_id, bool(force))
     return Done(message="Project deleted successfully")
 
 

@@ -68,7 +68,8 @@ def _blocks(response: httpx2.Response) -> Iterator[str]:
     pending = ""
     for text in response.iter_text():
         *blocks, pending = (pending + text).split("\n\n")
-        yield from (block for block in blocks if block.startswith("data:"))
+        for block in blocks:
+            yield from (line for line in block.split("\n") if line.startswith("data:"))
 
 
 @contextmanager

@@ -104,8 +104,8 @@ ANSWER = 'The answer says "Thinking... (3s elapsed)" and *Thinking...*'
         ("", ""),
         ("Thinking... (1s elapsed)", ""),
         ("Thinking... (9s elapsed)\nThinking... (10s elapsed)\n\n", ""),
-        ("*Thinking...*\n\n> first\n> second\n\n", "first\nsecond"),
-        ("Thinking... (1s elapsed)*Thinking...*\n\n> a\n>\n> b\n\n", "a\n\nb"),
+        ("*Thinking...*\n\n> first\n> second\n\n", "first\nsecond\n"),
+        ("Thinking... (1s elapsed)*Thinking...*\n\n> a\n>\n> b\n\n", "a\n\nb\n"),
     ],
 )
 def test_placeholders_before_an_answer_never_reach_it(
@@ -124,7 +124,6 @@ def test_placeholders_before_an_answer_never_reach_it(
         "*Thinking...*",
         "*Thinking...* is bold",
         "*Thinking...*\n\nno quotation",
-        "*Thinking...*\n\n> a quotation that never ends",
         "  indented",
         "*",
         "",
@@ -132,6 +131,15 @@ def test_placeholders_before_an_answer_never_reach_it(
 )
 def test_an_answer_that_only_looks_like_a_placeholder_survives(text: str, size: int) -> None:
     assert filtered(text, size) == (text, "")
+
+
+def test_thoughts_without_an_answer_are_reasoning_as_they_come() -> None:
+    filter_ = PlaceholderFilter()
+    read = [
+        filter_.feed(Delta(text=text)) for text in ("*Thinking...*\n\n", "> so", " far\n>", " and")
+    ]
+    assert [delta.reasoning for delta in read] == ["", "so", " far\n", "and"]
+    assert filtered("*Thinking...*\n\n" + "> line\n" * 5000, 10_000_000) == ("", "line\n" * 5000)
 
 
 def filtered(text: str, size: int) -> tuple[str, str]:

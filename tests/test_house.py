@@ -18,6 +18,7 @@ LAYERS = [
     {"routes"},
     {"events"},
     {"turns"},
+    {"questions"},
     {"providers", "reply", "history", "context", "versions"},
     {"upstream", "deltas", "db"},
     {"seeds", "guard"},

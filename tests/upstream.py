@@ -119,6 +119,28 @@ async def stall(line: Line) -> None:
 
 
 @script
+async def stall_at_once(line: Line) -> None:
+    """Headers, then silence."""
+    await line.send(HEAD)
+    await asyncio.Event().wait()
+
+
+@script
+async def cut_after_finish(line: Line) -> None:
+    """Torn when the text was whole and only the usage was missing."""
+    await line.send(HEAD.replace(b"connection: close", b"content-length: 100000"))
+    await line.say("text")
+    await line.send(chunk({}, "stop"))
+
+
+@script
+async def crlf(line: Line) -> None:
+    """Lines that end as the standard also allows, and comments between them."""
+    await line.send(HEAD + b": hello\r\n\r\n")
+    await line.send((chunk({"content": "text"}) + chunk({}, "stop") + DONE).replace(b"\n", b"\r\n"))
+
+
+@script
 async def silent(line: Line) -> None:
     """Nothing, ever."""
     await asyncio.Event().wait()

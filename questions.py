@@ -1,0 +1,204 @@
+"""What is asked: stored first, then composed for the provider.
+
+A question knows how to begin its turn in one transaction: it stores what belongs to it and an empty
+reply, and says what the provider is to be asked. Or, where its idempotency key has been used, it
+finds the turn that began with it.
+"""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import SecretStr
+from sqlmodel import Session, col, select
+
+import history
+from context import Prompt, compose
+from db import require
+from errors import Invalid
+from models import Conversation, Document, Message, MessageCreate, Project, Regenerate
+from providers import ECHO, Providers, Target
+from reply import Idempotency, Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a provider is asked."""
+
+    target: Target
+    prompt: Prompt
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Question(ABC):
+    """Something to be answered in a conversation, with the key that the caller sent."""
+
+    conversation_id: str
+    bearer: SecretStr | None
+    idempotency: Idempotency | None = None
+
+    @abstractmethod
+    def begin(self, session: Session, reply: Reply, providers: Providers) -> Asked | None:
+        """Store the question and an empty reply; None where `reply` was restored instead."""
+
+    def repeats(self, other: Idempotency | None) -> bool:
+        """Whether that request is this one. Invalid where only the key is the same."""
+        mine = self.idempotency
+        if mine is None or other is None or mine.key != other.key:
+            return False
+        if mine.hash != other.hash:
+            raise Invalid("was used for another request", field="Idempotency-Key")
+        return True
+
+    def restore(self, session: Session, reply: Reply) -> bool:
+        """Make `reply` the one that this question's key began; False where it began none."""
+        if self.idempotency is None:
+            return False
+        first = find(session, self.conversation_id, self.idempotency)
+        if first is None:
+            return False
+        query = select(Message).where(Message.parent_id == first.id, Message.role == "assistant")
+        row = session.exec(query.order_by(col(Message.id))).first()
+        if row is None:
+            raise Invalid("its reply has been deleted", field="Idempotency-Key")
+        reply.restore(row)
+        return True
+
+    def target(
+        self, session: Session, conversation: Conversation, model: str | None, providers: Providers
+    ) -> Target:
+        """Where to ask: the model given, else the conversation's, else its project's."""
+        project = session.get(Project, conversation.project_id)
+        name = model or conversation.model or (project.llm_model if project else None)
+        return providers.resolve(name, self.bearer.get_secret_value() if self.bearer else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Say(Question):
+    """A new message of the user's."""
+
+    body: MessageCreate
+
+    def begin(self, session: Session, reply: Reply, providers: Providers) -> Asked | None:
+        conversation = require(session, Conversation, self.conversation_id)
+        if self.restore(session, reply):
+            return None
+        body = self.body
+        for document_id in body.documents:
+            require(session, Document, document_id)
+        target = self.target(session, conversation, body.model, providers)
+        extras = {"documents", "system_prompt_append", "options"}
+        reply.user_message_id = history.append(
+            session,
+            conversation,
+            history.parent(session, conversation, body.parent_id),
+            role="user",
+            request=body.model_dump(include=extras, exclude_defaults=True) or None,
+            **history.content_columns(body.content),
+            **columns(self.idempotency),
+        )
+        prompt = compose_for(session, conversation, reply.user_message_id, body.model_dump())
+        add_reply(session, conversation, reply, target)
+        return Asked(target, prompt, body.options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskAgain(Question):
+    """Another reply to a message that has one, or has lost it."""
+
+    message_id: int
+    body: Regenerate
+
+    def begin(self, session: Session, reply: Reply, providers: Providers) -> Asked:
+        conversation = require(session, Conversation, self.conversation_id)
+        message = history.require_message(session, conversation, self.message_id)
+        model = self.body.model
+        if message.role == "assistant":
+            model = model or _model_of(message)
+            message = history.require_message(session, conversation, message.parent_id or 0)
+        request = message.request or {}
+        target = self.target(session, conversation, model, providers)
+        assert message.id is not None
+        reply.user_message_id = message.id
+        prompt = compose_for(session, conversation, message.id, request)
+        add_reply(session, conversation, reply, target)
+        options = self.body.options
+        return Asked(target, prompt, request.get("options", {}) if options is None else options)
+
+
+def compose_for(
+    session: Session, conversation: Conversation, leaf: int, request: dict[str, Any]
+) -> Prompt:
+    """The prompt that ends in `leaf`, with that turn's text and what is left of its documents."""
+    found = (session.get(Document, id_) for id_ in request.get("documents", []))
+    documents = [document for document in found if document is not None]
+    branch = history.branch(session, leaf, Message.role, Message.content, Message.parts)
+    return compose(conversation, documents, request.get("system_prompt_append"), branch)
+
+
+def add_reply(session: Session, conversation: Conversation, reply: Reply, target: Target) -> None:
+    """The empty reply that is stored before the provider is asked."""
+    reply.model = target.model
+    reply.message_id = history.append(
+        session,
+        conversation,
+        reply.user_message_id,
+        role="assistant",
+        status="streaming",
+        provider=target.provider,
+        model=target.model,
+        session_id=reply.session_id,
+    )
+
+
+def keep(
+    session: Session, conversation_id: str, body: MessageCreate, idempotency: Idempotency | None
+) -> int:
+    """Store a message that asks nothing; its id."""
+    conversation = require(session, Conversation, conversation_id)
+    if idempotency and (stored := find(session, conversation_id, idempotency)):
+        assert stored.id is not None
+        return stored.id
+    return history.append(
+        session,
+        conversation,
+        history.parent(session, conversation, body.parent_id),
+        role=body.role,
+        model=body.model,
+        **history.content_columns(body.content),
+        **columns(idempotency),
+    )
+
+
+def find(session: Session, conversation_id: str, idempotency: Idempotency) -> Message | None:
+    """The message stored under this key. Invalid where it was stored for another request."""
+    query = select(Message).where(
+        Message.conversation_id == conversation_id, Message.idempotency_key == idempotency.key
+    )
+    message = session.exec(query).first()
+    if message is not None and message.idempotency_hash != idempotency.hash:
+        raise Invalid("was used for another request", field="Idempotency-Key")
+    return message
+
+
+def columns(idempotency: Idempotency | None) -> dict[str, str]:
+    if idempotency is None:
+        return {}
+    return {"idempotency_key": idempotency.key, "idempotency_hash": idempotency.hash}
+
+
+def fingerprint(key: str, body: MessageCreate) -> Idempotency:
+    """A key with the hash of its request; how the answer is to be delivered is no part of it."""
+    asked = body.model_dump(mode="json", exclude={"stream"})
+    text = json.dumps(asked, sort_keys=True, ensure_ascii=False)
+    return Idempotency(key, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _model_of(reply: Message) -> str | None:
+    """The name that leads to the model of an earlier reply again."""
+    if reply.provider is None:
+        return None
+    return ECHO if reply.provider == ECHO else f"{reply.provider}/{reply.model}"
