@@ -17,6 +17,8 @@ class Spoken(Protocol):
     def content(self) -> str: ...
     @property
     def parts(self) -> list[dict[str, Any]] | None: ...
+    @property
+    def extra(self) -> dict[str, Any] | None: ...
 
 
 def compose(
@@ -38,9 +40,13 @@ def compose(
     text = "\n\n".join(part for part in system if part)
     prompt: Prompt = [{"role": "system", "content": text}] if text else []
     prompt += (
-        {"role": message.role, "content": message.parts or message.content}
+        {
+            "role": message.role,
+            "content": message.parts or message.content,
+            **(message.extra or {}),
+        }
         for message in branch
-        if message.parts or message.content
+        if message.parts or message.content or message.extra
     )
     return prompt
 

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from pydantic_core import from_json
@@ -27,7 +27,11 @@ class Delta:
     reasoning: str = ""
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
+    # Pieces of tool calls, each with the index of the call it belongs to.
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
     done: bool = False
+    # The bytes this was read from, for followers who speak OpenAI's API themselves.
+    raw: bytes = b""
 
 
 @dataclass(slots=True)
@@ -181,9 +185,27 @@ def _add(chunk: dict[str, Any], delta: Delta, text: list[str], reasoning: list[s
         return
     if isinstance(piece := message.get("content") or message.get("refusal"), str):
         text.append(piece)
+    if isinstance(calls := message.get("tool_calls"), list):
+        delta.tool_calls += (call for call in calls if isinstance(call, dict))
     # Two spellings of one thing; Poe sends both with equal text.
     if isinstance(piece := message.get("reasoning_content") or message.get("reasoning"), str):
         reasoning.append(piece)
+
+
+def merge_tool_calls(calls: list[dict[str, Any]], pieces: list[dict[str, Any]]) -> None:
+    """Add pieces to the calls they belong to: names and ids come once, arguments in fragments."""
+    for piece in pieces:
+        index = piece.get("index")
+        if not isinstance(index, int) or not 0 <= index <= len(calls):
+            index = len(calls)
+        if index == len(calls):
+            calls.append({})
+        call, function = calls[index], piece.get("function")
+        call.update({name: v for name, v in piece.items() if name not in ("index", "function")})
+        if isinstance(function, dict):
+            said = call.setdefault("function", {"name": "", "arguments": ""})
+            for name in ("name", "arguments"):
+                said[name] += function.get(name) or ""
 
 
 def _storable(text: str) -> str:

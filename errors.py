@@ -9,6 +9,8 @@ ServiceError            status, one sentence, perhaps headers and extra fields
 """
 
 import logging
+import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -29,6 +31,19 @@ SENTENCES = {
 }
 # A body may be wrong in a million places; a person reads the first few.
 MOST_ERRORS = 20
+# Here callers speak OpenAI's API: an error has its `error` object beside our `detail`.
+OPENAI_PATHS = ("/v1/models", "/v1/chat/completions", "/v1/responses", "/v1/embeddings")
+OPENAI_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+}
+KEY_LIKE = re.compile(r"\b(?:sk|poe)-[\w*.-]{6,}")
+# Shorter ones are no secrets but words for servers that want any key at all.
+SHORTEST_KEY = 8
 
 
 class ServiceError(Exception):
@@ -44,7 +59,7 @@ class ServiceError(Exception):
         detail: str,
         *,
         status: int | None = None,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
@@ -104,10 +119,49 @@ class ErrorBody(BaseModel):
     detail: str
 
 
+class OpenAIError(BaseModel):
+    message: str
+    type: str | None = None
+    param: str | None = None
+    code: str | int | None = None
+
+
+class OpenAIErrorBody(ErrorBody):
+    """What every error answers on the paths of OpenAI's API."""
+
+    error: OpenAIError
+
+
 class InvalidBody(ErrorBody):
     """What a 422 answers."""
 
     errors: list[FieldError]
+
+
+def redact(sentence: str, key: str) -> str:
+    """A sentence of somebody else's without the key, or anything like one, that it may quote."""
+    if len(key) >= SHORTEST_KEY:
+        sentence = sentence.replace(key, "[key]")
+    return KEY_LIKE.sub("[key]", sentence)
+
+
+def with_openai_error(status: int, body: dict[str, Any]) -> dict[str, Any]:
+    """An error's body with OpenAI's `error` object, unless the upstream's own is in it."""
+    kind = OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    error = {"message": body["detail"], "type": kind, "param": None, "code": None}
+    return {"error": error, **body}
+
+
+def answer(
+    path: str,
+    status: int,
+    body: dict[str, Any],
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """An error's answer in the one shape of all, with OpenAI's object on the paths that are its."""
+    if path.startswith(OPENAI_PATHS):
+        body = with_openai_error(status, body)
+    return JSONResponse(body, status, headers=dict(headers or {}))
 
 
 def install(app: FastAPI) -> None:
@@ -122,7 +176,7 @@ async def _service_error(request: Request, error: Exception) -> JSONResponse:
     body = {"detail": error.detail, **error.extra}
     if error.status == HTTPStatus.UNPROCESSABLE_ENTITY:
         body.setdefault("errors", [{"field": "body", "message": error.detail}])
-    return JSONResponse(body, error.status, headers=error.headers)
+    return answer(request.url.path, error.status, body, error.headers)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
@@ -130,7 +184,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == HTTPStatus.BAD_REQUEST:  # the framework's word for what it cannot parse
         return await _service_error(request, Invalid("is not JSON that can be read", field="body"))
     detail = SENTENCES.get(error.status_code, error.detail)
-    return JSONResponse({"detail": detail}, error.status_code, headers=error.headers)
+    return answer(request.url.path, error.status_code, {"detail": detail}, error.headers)
 
 
 async def _invalid_request(request: Request, error: Exception) -> JSONResponse:
@@ -146,7 +200,7 @@ async def _invalid_request(request: Request, error: Exception) -> JSONResponse:
     rest = f" (and {more} more)" if more else ""
     detail = f"{first.field}: {first.message}{rest}"
     body = InvalidBody(detail=detail, errors=errors)
-    return JSONResponse(body.model_dump(), HTTPStatus.UNPROCESSABLE_ENTITY)
+    return answer(request.url.path, HTTPStatus.UNPROCESSABLE_ENTITY, body.model_dump())
 
 
 def _field_error(problem: dict[str, Any]) -> FieldError:
@@ -180,5 +234,5 @@ class LastResort:
             if scope["type"] != "http" or started:
                 raise
             log.exception("%s %s failed in an unforeseen way", scope["method"], scope["path"])
-            answer = JSONResponse({"detail": "Internal error: the service's log says more"}, 500)
-            await answer(scope, receive, send)
+            body = {"detail": "Internal error: the service's log says more"}
+            await answer(scope["path"], 500, body)(scope, receive, send)

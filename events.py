@@ -5,11 +5,13 @@ one `data:` line an event, and nothing before it.
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
+from errors import UpstreamError
+from relay import error_event
 from reply import Outcome, Piece, Reply
 
 PING_SECONDS = 10
@@ -21,10 +23,13 @@ DONE_ID = "done"
 LINE_ENDS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
 
-def stream(events: AsyncIterator[bytes]) -> EventSourceResponse:
+def stream(
+    events: AsyncIterator[bytes], headers: Mapping[str, str] | None = None
+) -> EventSourceResponse:
     """A response that sends these events, with a comment in longer silences."""
     return EventSourceResponse(
         events,
+        headers=headers,
         sep="\n",
         ping=PING_SECONDS,
         ping_message_factory=lambda: ServerSentEvent(comment="ping"),
@@ -51,6 +56,17 @@ async def follow_events(reply: Reply, after: int) -> AsyncIterator[bytes]:
         position += 0 if piece.is_reasoning else len(piece.text)
         yield with_id(position, piece_event(piece))
     yield with_id(position, final_event(await reply.finished())) + with_id(DONE_ID, DONE)
+
+
+async def openai_events(reply: Reply) -> AsyncIterator[bytes]:
+    """A kept chat completion: the provider's own events, its end told once it is stored."""
+    async for data in reply.follow_raw():
+        yield data
+    outcome = await reply.finished()
+    if outcome.error is not None:
+        yield error_event(UpstreamError(outcome.error, status=outcome.error_status))
+    else:
+        yield DONE
 
 
 def with_id(position: int | str, event: bytes) -> bytes:

@@ -51,11 +51,11 @@ ProjectId = Annotated[int, Field(ge=0, le=MAX_ID), BeforeValidator(_zero_if_null
 
 
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-MAX_DEPTH = 64
+MAX_DEPTH = 100
 MAX_FIELDS = 100
 
 
-def _refuse_unstorable(value: Any, depth: int = 0) -> None:
+def refuse_unstorable(value: Any, depth: int = 0) -> None:
     """Refuse, anywhere in a body, what cannot come back as it was sent."""
     if depth > MAX_DEPTH:
         raise ValueError(f"values may be nested {MAX_DEPTH} deep at most")
@@ -65,11 +65,11 @@ def _refuse_unstorable(value: Any, depth: int = 0) -> None:
         raise ValueError("numbers must be finite")
     if isinstance(value, dict):
         for key in value:
-            _refuse_unstorable(key)
+            refuse_unstorable(key)
         value = list(value.values())
     if isinstance(value, list):
         for item in value:
-            _refuse_unstorable(item, depth + 1)
+            refuse_unstorable(item, depth + 1)
 
 
 # What the service sets itself in a model call, and what would send it or the key elsewhere.
@@ -115,7 +115,7 @@ class Body(SQLModel):
     @model_validator(mode="before")
     @classmethod
     def _readable(cls, data: Any) -> Any:
-        _refuse_unstorable(data)
+        refuse_unstorable(data)
         if not isinstance(data, dict):
             return data
         if len(data) > MAX_FIELDS:

@@ -11,10 +11,9 @@ import re
 from collections.abc import Callable
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from errors import TOO_LARGE
+from errors import TOO_LARGE, ServiceError, answer
 from settings import Settings
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -27,7 +26,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS = frozenset({"/health"})
 
 
-Check = Callable[[Scope, Headers], JSONResponse | None]
+Check = Callable[[Scope, Headers], ServiceError | None]
 
 
 class Guard:
@@ -41,7 +40,12 @@ class Guard:
         refusal = None
         if scope["type"] == "http":
             refusal = self._check(scope, Headers(scope=scope))
-        await (refusal or self._app)(scope, receive, send)
+        if refusal is None:
+            await self._app(scope, receive, send)
+        else:
+            body = {"detail": refusal.detail}
+            respond = answer(scope["path"], refusal.status, body, refusal.headers)
+            await respond(scope, receive, send)
 
 
 class OriginCheck:
@@ -51,11 +55,15 @@ class OriginCheck:
         self._hosts = LOCAL_HOSTS | {name.lower() for name in settings.allowed_hosts}
         self._origins = frozenset(settings.allowed_origins)
 
-    def __call__(self, scope: Scope, headers: Headers) -> JSONResponse | None:
+    def __call__(self, scope: Scope, headers: Headers) -> ServiceError | None:
         if not self._host_allowed(headers.getlist("host")):
-            return _refuse(400, "The Host header names no host of this service: see ALLOWED_HOSTS")
+            return ServiceError(
+                "The Host header names no host of this service: see ALLOWED_HOSTS", status=400
+            )
         if not self._origin_allowed(scope["method"], headers):
-            return _refuse(403, "This origin may not call the service: see ALLOWED_ORIGINS")
+            return ServiceError(
+                "This origin may not call the service: see ALLOWED_ORIGINS", status=403
+            )
         return None
 
     def _host_allowed(self, hosts: list[str]) -> bool:
@@ -79,15 +87,17 @@ class CallerCheck:
         token = settings.access_token
         self._token = token.get_secret_value().encode() if token else None
 
-    def __call__(self, scope: Scope, headers: Headers) -> JSONResponse | None:
+    def __call__(self, scope: Scope, headers: Headers) -> ServiceError | None:
         if scope["path"] not in OPEN_PATHS and not self._token_right(headers):
             detail = "Send the service's ACCESS_TOKEN as `Authorization: Bearer`"
-            return _refuse(401, detail, {"WWW-Authenticate": "Bearer"})
+            return ServiceError(detail, status=401, headers={"WWW-Authenticate": "Bearer"})
         if _length(headers) > self._max_body_size:
-            return _refuse(413, TOO_LARGE)
+            return ServiceError(TOO_LARGE, status=413)
         unsafe = scope["method"] not in SAFE_METHODS
         if unsafe and _has_body(headers) and not _is_json(headers):
-            return _refuse(415, "Send the body as JSON, with Content-Type: application/json")
+            return ServiceError(
+                "Send the body as JSON, with Content-Type: application/json", status=415
+            )
         return None
 
     def _token_right(self, headers: Headers) -> bool:
@@ -109,7 +119,3 @@ def _has_body(headers: Headers) -> bool:
 
 def _is_json(headers: Headers) -> bool:
     return JSON_TYPE.match(headers.get("content-type", "")) is not None
-
-
-def _refuse(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"detail": detail}, status, headers=headers)

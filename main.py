@@ -15,13 +15,33 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
 import errors
+from catalogue import Catalogue
 from db import Database, StartError
 from guard import LOCAL_ORIGIN, CallerCheck, Guard, OriginCheck
 from providers import Providers
-from routes import categories, conversations, documents, health, messages, projects
+from routes import (
+    categories,
+    completions,
+    conversations,
+    documents,
+    health,
+    messages,
+    models,
+    projects,
+)
 from settings import Settings
 from turns import Turns
 
+ROUTES = (
+    health,
+    conversations,
+    messages,
+    projects,
+    categories,
+    documents,
+    models,
+    completions,
+)
 VERSION = "0.1.0"
 # After the turns have ended, what connections may take to send what they still hold.
 FAREWELL_SECONDS = 2
@@ -37,6 +57,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.database = Database(settings.database_path)
     app.state.providers = Providers(settings)
+    app.state.settings = settings
+    app.state.catalogue = Catalogue(app.state.providers)
     app.state.turns = Turns(app.state.database, app.state.providers)
     errors.install(app)
     # The last one added runs first: whom a request comes from is settled before anything else.
@@ -53,7 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
         max_age=86_400,
     )
     app.add_middleware(Guard, check=OriginCheck(settings))
-    for module in (health, conversations, messages, projects, categories, documents):
+    for module in ROUTES:
         app.include_router(module.router)
     return app
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 from annotated_types import Len
-from pydantic import ConfigDict, Discriminator, StringConstraints, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, StringConstraints, Tag, model_validator
 from sqlalchemy import JSON, Index, TypeDecorator, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
@@ -26,6 +26,7 @@ from fields import (
     Time,
     Update,
     now,
+    refuse_unstorable,
 )
 
 NO_PROJECT = "其它"
@@ -221,6 +222,9 @@ class MessagePublic(SQLModel):
     error: str | None = None
     usage: dict[str, Any] | None = None
     cost: float | None = None
+    extra: dict[str, Any] | None = Field(
+        default=None, description="Further fields of an OpenAI message, such as `tool_calls`."
+    )
     session_id: str | None = Field(default=None, description="The handle that stops a reply.")
     created_at: Time
     updated_at: Time
@@ -240,6 +244,17 @@ class Message(SQLModel, table=True):
         UniqueConstraint("source", "external_id"),
         UniqueConstraint("conversation_id", "idempotency_key"),
         Index("ix_message_running", "status", sqlite_where=text("status = 'streaming'")),
+        # By these a growing history finds the conversation it continues.
+        Index(
+            "ix_message_reply",
+            text("substr(trim(content, char(32, 9, 10, 11, 12, 13)), 1, 64)"),
+            sqlite_where=text("role = 'assistant'"),
+        ),
+        Index(
+            "ix_message_tool_call",
+            text("json_extract(extra, '$.tool_calls[0].id')"),
+            sqlite_where=text("extra IS NOT NULL"),
+        ),
         {"sqlite_autoincrement": True},
     )
 
@@ -292,6 +307,32 @@ class TurnAnswer(SQLModel):
     model: str | None = None
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
+
+
+class OpenAICall(BaseModel):
+    """A call of OpenAI's API: what the service reads of it; the rest is kept as it came."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    model: str | None = None
+    stream: bool | None = None
+    store: bool | None = None
+    metadata: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _storable(cls, data: Any) -> Any:
+        refuse_unstorable(data)
+        return data
+
+    def body(self) -> dict[str, Any]:
+        """The call as it was sent."""
+        return self.model_dump(exclude_unset=True)
+
+
+class ModelList(SQLModel):
+    object: Literal["list"]
+    data: list[dict[str, Any]]
 
 
 class StopStream(Body):

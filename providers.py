@@ -1,9 +1,8 @@
-"""Poe, OpenAI and echo: which one a model names, with which key, and an open chat with it."""
+"""Poe, OpenAI and echo: which one a model names, with which key, and calls to it."""
 
 import asyncio
-import math
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,29 +10,33 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import SecretStr
 
+import echo
+import poe
 from deltas import Delta, DeltaReader, PlaceholderFilter, read_completion
-from errors import Invalid, ServiceError, UpstreamError
+from errors import Invalid, ServiceError, UpstreamError, redact
 from settings import Settings
 
 if TYPE_CHECKING:
-    from upstream import Answer, Upstream
+    from upstream import Upstream
 
-ECHO = "echo"
 MAX_KEY_LENGTH = 4096
 # What may still follow a finish reason: the usage. A reply does not wait long for it.
 USAGE_PATIENCE = 5.0
 # The end of the body follows `[DONE]` at once, or not at all.
 DRAIN_PATIENCE = 0.05
-# Echo's pace: a word every 20 ms; of a long message several at once, so that it takes a second.
-ECHO_PAUSE, ECHO_STEPS = 0.02, 50
-# A word with the blanks before it; a Chinese or Japanese character is a word.
-WORD = re.compile(r"\s*(?:[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+)|\s+")
+# A list of models is not worth the patience that a reply is.
+LIST_TIMEOUT = 15.0
+CHAT = "/chat/completions"
 
 
-class Chat(Protocol):
-    """An open reply: iterate for its deltas, and close it, read to the end or not."""
+class Answer(Protocol):
+    """A provider's answer, its body unread: iterate for the bytes, and close it."""
 
-    def __aiter__(self) -> AsyncIterator[Delta]: ...
+    status: int
+    headers: Mapping[str, str]
+    media_type: str
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
     async def aclose(self) -> None: ...
 
 
@@ -69,21 +72,21 @@ class Providers:
     def configured(self) -> dict[str, bool]:
         """Which providers can be called with what the service itself has."""
         keys = {name: endpoint.key is not None for name, endpoint in self._endpoints.items()}
-        return {**keys, ECHO: True}
+        return {**keys, echo.NAME: True}
 
     def resolve(self, model: str | None, bearer: str | None) -> Target:
         """Where `model` goes and with which key. Invalid without a model, 401 without a key."""
         name = model or self._settings.default_model
         provider: str = self._settings.default_provider
-        if name == ECHO or (name is None and provider == ECHO):
-            return Target(ECHO, ECHO, SecretStr(""))
+        if name == echo.NAME or (name is None and provider == echo.NAME):
+            return Target(echo.NAME, echo.NAME, SecretStr(""))
         if name is None:
             raise Invalid("none is named: give one, or set DEFAULT_MODEL", field="model")
         prefix, slash, rest = name.partition("/")
         if slash and rest and prefix in self._endpoints:
             provider, name = prefix, rest
-        if provider == ECHO:
-            return Target(ECHO, name, SecretStr(""))
+        if provider == echo.NAME:
+            return Target(echo.NAME, name, SecretStr(""))
         return Target(provider, name, self._key(provider, bearer))
 
     def _key(self, provider: str, bearer: str | None) -> SecretStr:
@@ -101,26 +104,61 @@ class Providers:
             raise _unauthorized("The key in `Authorization: Bearer` is too long to be one")
         return _fit(bearer, provider, setting)
 
-    async def open_chat(
-        self, target: Target, messages: list[dict[str, Any]], options: dict[str, Any]
-    ) -> Chat:
-        """Ask for a streamed reply; returns once the provider has accepted, else UpstreamError."""
-        if target.provider == ECHO:
-            return EchoChat(messages)
-        body = {
-            **options,
-            "model": target.model,
-            "messages": messages,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        url = f"{self._endpoints[target.provider].base_url}/chat/completions"
-        upstream = await self.connect()
-        answer = await upstream.post(url, target.key.get_secret_value(), body)
+    async def open_chat(self, target: Target, body: dict[str, Any], faithful: bool) -> "Chat":
+        """Ask for a reply; returns once the provider has accepted, else UpstreamError.
+
+        `faithful` is for callers that speak OpenAI's API themselves: one attempt, nothing added,
+        and a refusal as it came.
+        """
+        if not faithful:
+            body = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        try:
+            answer = await self.forward(target, CHAT, body, faithful)
+        except UpstreamError as error:
+            if faithful or error.status != 400 or "stream_options" not in error.detail:
+                raise
+            # Added by us, and not every server knows it: the reply is worth more than its usage.
+            del body["stream_options"]
+            answer = await self.forward(target, CHAT, body, faithful)
         if answer.media_type not in ("text/event-stream", "application/json"):
             await answer.aclose()
             raise UpstreamError(f"{target.provider} answered with something that is not a chat")
-        return UpstreamChat(answer, PlaceholderFilter() if target.provider == "poe" else None)
+        filter_ = PlaceholderFilter() if target.provider == "poe" else None
+        return Chat(answer, filter_, target.key)
+
+    async def forward(
+        self, target: Target, path: str, body: dict[str, Any], faithful: bool = True
+    ) -> Answer:
+        """Send a call where it belongs, under the model's name there; the answer, unread."""
+        body = {**body, "model": target.model}
+        if target.provider == echo.NAME:
+            if path != CHAT:
+                raise Invalid("echo answers chat completions only", field="model")
+            return echo.EchoAnswer(body)
+        if target.provider == "poe" and path == CHAT:
+            body = poe.request(body)
+        upstream = await self.connect()
+        url = self._endpoints[target.provider].base_url + path
+        return await upstream.post(url, target.key.get_secret_value(), body, faithful=faithful)
+
+    def listable(self, bearer: str | None) -> list[tuple[str, str | None]]:
+        """The providers that can be asked for their models, each with the key to ask with.
+
+        Poe lists its models to anybody.
+        """
+        listable: list[tuple[str, str | None]] = []
+        for name in self._endpoints:
+            try:
+                listable.append((name, self._key(name, bearer).get_secret_value()))
+            except ServiceError:
+                if name == "poe":
+                    listable.append((name, None))
+        return listable
+
+    async def list_models(self, provider: str, key: str | None) -> bytes:
+        """A provider's list of models as it sends it. UpstreamError if it does not."""
+        upstream = await self.connect()
+        return await upstream.get(f"{self._endpoints[provider].base_url}/models", key, LIST_TIMEOUT)
 
     async def connect(self) -> "Upstream":
         """The connections; the first call loads the official client, which takes a while."""
@@ -138,12 +176,14 @@ class Providers:
             await self._upstream.close()
 
 
-class UpstreamChat:
-    """A reply read from an upstream's answer, event stream or not."""
+class Chat:
+    """A reply read from an answer, event stream or not: iterate for its deltas, and close it."""
 
-    def __init__(self, answer: "Answer", filter_: PlaceholderFilter | None) -> None:
+    def __init__(self, answer: Answer, filter_: PlaceholderFilter | None, key: SecretStr) -> None:
         self._answer = answer
         self._filter = filter_
+        self._key = key
+        self._cut = b""
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
         try:
@@ -154,7 +194,8 @@ class UpstreamChat:
         except UpstreamError as error:
             if self._filter:
                 yield self._filter.end()
-            raise self._answer.redact(error) from None
+            error.detail = redact(error.detail, self._key.get_secret_value())
+            raise
 
     async def aclose(self) -> None:
         await self._answer.aclose()
@@ -181,15 +222,27 @@ class UpstreamChat:
                 raise
             delta = reader.feed(chunk)
             finished = finished or delta.finish_reason is not None
+            delta.raw = self._whole_events(chunk, delta.done)
             yield delta
             if delta.done or (finished and reader.failure):
                 await self._drain(chunks)
                 return
             if reader.failure:
                 raise reader.failure
-        yield reader.end()
+        rest = reader.end()
+        rest.raw = self._cut
+        yield rest
         if reader.failure and not finished:
             raise reader.failure
+
+    def _whole_events(self, chunk: bytes, done: bool) -> bytes:
+        """The bytes of the events that end in this read, but `[DONE]`, which is ours to say."""
+        data = self._cut + chunk
+        end = data.rfind(b"data: [DONE]") if done else data.rfind(b"\n\n") + 2
+        if end == 1 or (done and end < 0):
+            end = 0
+        self._cut = data[end:]
+        return data[:end]
 
     async def _drain(self, chunks: AsyncIterator[bytes]) -> None:
         """Read the end of the body too: only then can its connection serve the next turn."""
@@ -198,28 +251,9 @@ class UpstreamChat:
 
     async def _whole(self) -> AsyncIterator[Delta]:
         body = b"".join([chunk async for chunk in self._answer])
-        yield read_completion(body)
-
-
-class EchoChat:
-    """The last user message, word by word: a first run and a demo need nothing else."""
-
-    def __init__(self, messages: list[dict[str, Any]]) -> None:
-        contents = (m["content"] for m in reversed(messages) if m["role"] == "user")
-        content = next(contents, "")
-        if isinstance(content, list):
-            content = "\n".join(part["text"] for part in content if part["type"] == "text")
-        self._words = WORD.findall(content)
-
-    async def __aiter__(self) -> AsyncIterator[Delta]:
-        step = math.ceil(len(self._words) / ECHO_STEPS) or 1
-        for start in range(0, len(self._words), step):
-            yield Delta(text="".join(self._words[start : start + step]))
-            await asyncio.sleep(ECHO_PAUSE)
-        yield Delta(finish_reason="stop", done=True)
-
-    async def aclose(self) -> None:
-        """Nothing is held."""
+        delta = read_completion(body)
+        delta.raw = body
+        yield delta
 
 
 def _fit(key: str, provider: str, setting: str) -> SecretStr:

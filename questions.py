@@ -8,28 +8,30 @@ finds the turn that began with it.
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import SecretStr
 from sqlmodel import Session, col, select
 
+import echo
 import history
+import memory
 from context import Prompt, compose
 from db import require
 from errors import Invalid
 from models import Conversation, Document, Message, MessageCreate, Project, Regenerate
-from providers import ECHO, Providers, Target
+from providers import Providers, Target
 from reply import Idempotency, Reply
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a provider is asked."""
+    """What a provider is asked: a chat completion's body, ours or (`faithful`) the caller's own."""
 
     target: Target
-    prompt: Prompt
-    options: dict[str, Any]
+    body: dict[str, Any]
+    faithful: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Say(Question):
         )
         prompt = compose_for(session, conversation, reply.user_message_id, body.model_dump())
         add_reply(session, conversation, reply, target)
-        return Asked(target, prompt, body.options)
+        return Asked(target, {**body.options, "messages": prompt})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,34 @@ class AskAgain(Question):
         prompt = compose_for(session, conversation, message.id, request)
         add_reply(session, conversation, reply, target)
         options = self.body.options
-        return Asked(target, prompt, request.get("options", {}) if options is None else options)
+        if options is None:
+            options = request.get("options", {})
+        return Asked(target, {**options, "messages": prompt})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion(Question):
+    """A chat completion that is kept: the caller's own body, of which only the end is new."""
+
+    body: dict[str, Any]
+    is_new: bool
+
+    def begin(self, session: Session, reply: Reply, providers: Providers) -> Asked:
+        if self.is_new:
+            session.add(Conversation(id=self.conversation_id))
+            session.flush()
+        conversation = require(session, Conversation, self.conversation_id)
+        prompt, spoken = memory.read(self.body["messages"])
+        target = self.target(session, conversation, self.body.get("model"), providers)
+        found = memory.place(session, spoken, conversation)
+        parent_id = found.parent_id
+        for message in found.new:
+            parent_id = history.append(session, conversation, parent_id, **asdict(message))
+        conversation.system_prompt = prompt or conversation.system_prompt
+        reply.user_message_id = parent_id or 0
+        reply.raw = []
+        add_reply(session, conversation, reply, target)
+        return Asked(target, self.body, faithful=True)
 
 
 def compose_for(
@@ -135,7 +164,9 @@ def compose_for(
     """The prompt that ends in `leaf`, with that turn's text and what is left of its documents."""
     found = (session.get(Document, id_) for id_ in request.get("documents", []))
     documents = [document for document in found if document is not None]
-    branch = history.branch(session, leaf, Message.role, Message.content, Message.parts)
+    branch = history.branch(
+        session, leaf, Message.role, Message.content, Message.parts, Message.extra
+    )
     return compose(conversation, documents, request.get("system_prompt_append"), branch)
 
 
@@ -145,7 +176,7 @@ def add_reply(session: Session, conversation: Conversation, reply: Reply, target
     reply.message_id = history.append(
         session,
         conversation,
-        reply.user_message_id,
+        reply.user_message_id or None,
         role="assistant",
         status="streaming",
         provider=target.provider,
@@ -201,4 +232,4 @@ def _model_of(reply: Message) -> str | None:
     """The name that leads to the model of an earlier reply again."""
     if reply.provider is None:
         return None
-    return ECHO if reply.provider == ECHO else f"{reply.provider}/{reply.model}"
+    return echo.NAME if reply.provider == echo.NAME else f"{reply.provider}/{reply.model}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from deltas import Delta
+from deltas import Delta, merge_tool_calls
 from errors import UpstreamError
 from models import Message
 
@@ -60,6 +60,9 @@ class Reply:
     length: int = 0
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    # What the provider sent, where a follower wants it byte for byte.
+    raw: list[bytes] | None = None
     outcome: Outcome | None = None
     # Set once the provider has accepted or refused; a refusal is an error of the request itself.
     begun: asyncio.Event = field(default_factory=asyncio.Event)
@@ -93,6 +96,9 @@ class Reply:
         self.length += len(delta.text) + len(delta.reasoning)
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.usage = delta.usage or self.usage
+        merge_tool_calls(self.tool_calls, delta.tool_calls)
+        if self.raw is not None:
+            self.raw.append(delta.raw)
         self._wake()
 
     def close(self, outcome: Outcome) -> None:
@@ -125,6 +131,19 @@ class Reply:
             if self.outcome:
                 return
             await self._changed.wait()
+
+    async def follow_raw(self) -> AsyncIterator[bytes]:
+        """What the provider sent, as it comes, in whole events."""
+        assert self.raw is not None, "asked for with the question"
+        raw, index = self.raw, 0
+        while True:
+            if index < len(raw):
+                data, index = b"".join(raw[index:]), len(raw)
+                yield data
+            elif self.outcome:
+                return
+            else:
+                await self._changed.wait()
 
     async def accepted(self) -> None:
         """Wait until the provider has accepted; raises what it refused with."""

@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     allowed_origins: Names = Field(
         [], description="Web origins allowed besides localhost's and Tauri's, comma-separated."
     )
+    store_completions: bool = Field(
+        False, description="Keep every chat completion, as if it were sent with `store`."
+    )
     upstream_timeout: float = Field(
         600, gt=0, le=86_400, description="Seconds of silence before a turn fails."
     )

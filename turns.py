@@ -12,6 +12,7 @@ is committed; the service calls it before connections are waited for and the dat
 import asyncio
 import logging
 from contextlib import aclosing
+from typing import Any
 
 from sqlalchemy import update
 from sqlmodel import Session, col, select
@@ -141,7 +142,7 @@ class Turns:
         try:
             if reply.ending:
                 return reply.ending
-            chat = await self._providers.open_chat(asked.target, asked.prompt, asked.options)
+            chat = await self._providers.open_chat(asked.target, asked.body, asked.faithful)
             async with aclosing(chat):
                 reply.begun.set()
                 return await self._read(reply, chat)
@@ -234,8 +235,12 @@ def _end(session: Session, reply: Reply, outcome: Outcome) -> None:
     session.execute(conversation.values(updated_at=moment))
 
 
-def _texts(reply: Reply) -> dict[str, str | None]:
-    return {"content": reply.text(), "reasoning": reply.text(reasoning=True) or None}
+def _texts(reply: Reply) -> dict[str, Any]:
+    return {
+        "content": reply.text(),
+        "reasoning": reply.text(reasoning=True) or None,
+        "extra": {"tool_calls": reply.tool_calls} if reply.tool_calls else None,
+    }
 
 
 def _failed(reply: Reply, error: str, status: int) -> Outcome:

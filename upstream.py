@@ -6,9 +6,10 @@ late: `openai` takes almost as long to load as the rest of the service together.
 """
 
 import asyncio
+import json
 import random
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
 
 import aiohttp
@@ -20,10 +21,11 @@ from openai import (
     AsyncOpenAI,
     AsyncStream,
     DefaultAioHttpClient,
+    Omit,
     OpenAIError,
 )
 
-from errors import UpstreamError
+from errors import UpstreamError, redact
 from fields import UNSTORABLE
 
 CONNECT_TIMEOUT = 10.0
@@ -31,10 +33,8 @@ ATTEMPTS = 3
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 10.0
 RETRIED = frozenset({429, 502, 503, 529})
-PRINTABLE = re.compile(r"[ -~]{1,64}")
-# Shorter ones are no secrets but words for servers that want any key at all.
-SHORTEST_KEY = 8
-KEY_LIKE = re.compile(r"\b(?:sk|poe)-[\w*.-]{6,}")
+PRINTABLE = re.compile(r"[ -~]{1,256}")
+TOLD = re.compile(r"retry-after(-ms)?|x-request-id|x-should-retry|(x-ratelimit|openai|x-poe)-.+")
 
 
 class Client(AsyncOpenAI):
@@ -72,21 +72,35 @@ class Upstream:
     async def close(self) -> None:
         await self._client.close()
 
-    async def post(self, url: str, key: str, body: dict[str, Any]) -> "Answer":
+    async def post(self, url: str, key: str, body: dict[str, Any], *, faithful: bool) -> "Answer":
         """Send one call; its answer, headers received. UpstreamError with our caller's status.
 
         Repeated only while nothing of an answer has arrived and the server cannot have begun one:
-        it could not be reached, or it refused with a status that asks to come back.
+        it could not be reached, or it refused with a status that asks to come back. A `faithful`
+        call is made once and its refusal passed on as it is: its caller repeats as it sees fit.
         """
         for attempt in range(ATTEMPTS):
             try:
-                return Answer(await self._send(url, key, body), key)
+                return Answer(await self._send(url, key, body))
             except OpenAIError as error:
-                pause = _pause(error, attempt)
+                pause = None if faithful else _pause(error, attempt)
                 if pause is None:
-                    raise _translate(error, key) from None
+                    raise _translate(error, key, faithful) from None
                 await asyncio.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
+
+    async def get(self, url: str, key: str | None, patience: float) -> bytes:
+        """The body of a small answer. UpstreamError if there is none."""
+        authorization = Omit() if key is None else f"Bearer {key}"
+        try:
+            response = await self._client.get(
+                url,
+                cast_to=httpx2.Response,
+                options={"headers": {"Authorization": authorization}, "timeout": patience},
+            )
+        except OpenAIError as error:
+            raise _translate(error, key or "", faithful=False) from None
+        return response.content
 
     async def _send(self, url: str, key: str, body: dict[str, Any]) -> httpx2.Response:
         response = await self._client.post(
@@ -103,15 +117,12 @@ class Upstream:
 class Answer:
     """An answer whose body has not been read: iterate for its bytes, and close it."""
 
-    def __init__(self, response: httpx2.Response, key: str) -> None:
+    def __init__(self, response: httpx2.Response) -> None:
         self._response = response
-        self._key = key
-
-    @property
-    def media_type(self) -> str:
-        """What the body is: `text/event-stream`, `application/json`, ..."""
-        kind: str = self._response.headers.get("content-type", "")
-        return kind.partition(";")[0].strip().lower()
+        self.status = int(response.status_code)
+        self.headers: Mapping[str, str] = _told(response.headers)
+        kind: str = response.headers.get("content-type", "")
+        self.media_type = kind.partition(";")[0].strip().lower()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -124,11 +135,6 @@ class Answer:
 
     async def aclose(self) -> None:
         await self._response.aclose()
-
-    def redact(self, error: UpstreamError) -> UpstreamError:
-        """The same failure, without the key it may quote."""
-        error.detail = _redact(error.detail, self._key)
-        return error
 
 
 def _pause(error: OpenAIError, attempt: int) -> float | None:
@@ -164,17 +170,10 @@ def _never_connected(error: OpenAIError) -> bool:
     return False
 
 
-def _translate(error: OpenAIError, key: str) -> UpstreamError:
+def _translate(error: OpenAIError, key: str, faithful: bool) -> UpstreamError:
     """Our error for the client's: the status for our caller, the upstream's own sentence."""
     if isinstance(error, APIStatusError):
-        status = error.status_code if 400 <= error.status_code < 500 else 502
-        retry_after = error.response.headers.get("retry-after", "")
-        sentence = _sentence(error.body, key) or f"The upstream answered {error.status_code}"
-        return UpstreamError(
-            sentence,
-            status=status,
-            headers={"Retry-After": retry_after} if PRINTABLE.fullmatch(retry_after) else None,
-        )
+        return _refusal(error, key, faithful)
     if _never_connected(error):
         return UpstreamError("The upstream cannot be reached")
     if isinstance(error, APITimeoutError) and not _hung_up(error):
@@ -182,6 +181,27 @@ def _translate(error: OpenAIError, key: str) -> UpstreamError:
     if isinstance(error, APIConnectionError):
         return UpstreamError("The upstream broke off before it answered")
     return UpstreamError("The upstream's answer cannot be read")
+
+
+def _refusal(error: APIStatusError, key: str, faithful: bool) -> UpstreamError:
+    sentence = _sentence(error.body, key) or f"The upstream answered {error.status_code}"
+    if faithful and error.status_code >= 400:
+        told = json.loads(redact(json.dumps(error.body), key))
+        extra = {"error": told} if isinstance(told, dict) else None
+        headers = _told(error.response.headers)
+        return UpstreamError(sentence, status=error.status_code, headers=headers, extra=extra)
+    status = error.status_code if 400 <= error.status_code < 500 else 502
+    again = {k: v for k, v in _told(error.response.headers).items() if k == "retry-after"}
+    return UpstreamError(sentence, status=status, headers=again)
+
+
+def _told(headers: httpx2.Headers) -> dict[str, str]:
+    """The headers of an answer that clients of OpenAI's API read."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if TOLD.fullmatch(name) and PRINTABLE.fullmatch(value)
+    }
 
 
 def _hung_up(error: OpenAIError) -> bool:
@@ -196,10 +216,4 @@ def _sentence(body: object, key: str) -> str | None:
         body = body.get("message") or body.get("detail") or body.get("error")
     if not isinstance(body, str) or body.lstrip().startswith("<"):
         return None
-    return _redact(" ".join(UNSTORABLE.sub("", body).split()), key)[:500] or None
-
-
-def _redact(sentence: str, key: str) -> str:
-    if len(key) >= SHORTEST_KEY:
-        sentence = sentence.replace(key, "[key]")
-    return KEY_LIKE.sub("[key]", sentence)
+    return redact(" ".join(UNSTORABLE.sub("", body).split()), key)[:500] or None

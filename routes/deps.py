@@ -7,10 +7,12 @@ from fastapi import Depends, Header, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BeforeValidator, Field, SecretStr
 
+from catalogue import Catalogue
 from db import Database
-from errors import ErrorBody, InvalidBody
+from errors import ErrorBody, InvalidBody, OpenAIErrorBody
 from fields import MAX_ID
 from providers import Providers
+from settings import Settings
 from turns import Turns
 
 _bearer = HTTPBearer(auto_error=False, description="A key for Poe or OpenAI, or ACCESS_TOKEN.")
@@ -31,6 +33,16 @@ def _providers(request: Request) -> Providers:
     return providers
 
 
+def _catalogue(request: Request) -> Catalogue:
+    catalogue: Catalogue = request.app.state.catalogue
+    return catalogue
+
+
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
 def _key(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> SecretStr | None:
@@ -39,6 +51,8 @@ def _key(
 
 DatabaseDep = Annotated[Database, Depends(_database)]
 TurnsDep = Annotated[Turns, Depends(_turns)]
+CatalogueDep = Annotated[Catalogue, Depends(_catalogue)]
+SettingsDep = Annotated[Settings, Depends(_settings)]
 ProvidersDep = Annotated[Providers, Depends(_providers)]
 KeyDep = Annotated[SecretStr | None, Depends(_key)]
 
@@ -61,3 +75,8 @@ INVALID: dict[int | str, dict[str, Any]] = {422: {"model": InvalidBody}}
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The errors a route declares, in the one shape that all have."""
     return {**{status: {"model": ErrorBody} for status in statuses}, **INVALID}
+
+
+def openai_errors() -> dict[int | str, dict[str, Any]]:
+    """Any error, in the shape that clients of OpenAI's API read."""
+    return {status: {"model": OpenAIErrorBody} for status in ("4XX", "5XX")}

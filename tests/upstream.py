@@ -233,6 +233,15 @@ async def refuse(line: Line, status: str, retry_after: str = "") -> None:
 
 
 @script
+async def plain(line: Line) -> None:
+    """Knows nothing of `stream_options` and says so."""
+    if "stream_options" in line.call.body:
+        await respond(line, 400, {"error": {"message": "Unknown field: stream_options"}})
+    else:
+        await hello(line)
+
+
+@script
 async def flaky(line: Line, status: str, times: str) -> None:
     """Refuses this many times, then answers."""
     asked = sum(call.body["model"] == line.call.body["model"] for call in line.upstream.calls)
@@ -258,6 +267,63 @@ async def big(line: Line, size: str, count: str) -> None:
     await line.end()
 
 
+TELLING = b"x-request-id: req-1\r\nx-ratelimit-remaining-requests: 7\r\nx-secret: no\r\n"
+TOOL_CALL = {"id": "call-1", "type": "function", "function": {"name": "now", "arguments": ""}}
+
+
+@script
+async def tool(line: Line) -> None:
+    """A tool call in pieces, or, once the tool has answered, a sentence."""
+    await line.send(HEAD.replace(b"connection", TELLING + b"connection"))
+    if line.call.body["messages"][-1]["role"] == "tool":
+        await line.say("It is noon.")
+        await line.end()
+        return
+    await line.send(
+        chunk({"role": "assistant", "content": None, "tool_calls": [{"index": 0, **TOOL_CALL}]})
+    )
+    for piece in ('{"zone', '": "UTC"}'):
+        call = {"index": 0, "function": {"arguments": piece}}
+        await line.send(chunk({"tool_calls": [call]}))
+    await line.end("tool_calls")
+
+
+@script
+async def rich(line: Line, kind: str) -> None:
+    """Everything a chunk may hold, known and unknown, one kind at a time."""
+    deltas: dict[str, Any] = {
+        "refusal": {"refusal": "I will not"},
+        "reasoning": {"reasoning": "hm", "reasoning_content": "hm"},
+        "unknown": {"content": "x", "surprise": {"deep": [1, 2.5, None, True, "字"]}},
+        "audio": {"audio": {"id": "a", "data": "AA=="}},
+        "annotations": {"content": "x", "annotations": [{"type": "url_citation"}]},
+    }
+    await line.send(HEAD.replace(b"connection", TELLING + b"connection"))
+    if kind == "choices":
+        two = [{"index": n, "delta": {"content": f"c{n}"}, "finish_reason": None} for n in (1, 0)]
+        await line.send(event({"id": "c", "choices": two, "system_fingerprint": "f"}))
+    elif kind == "logprobs":
+        spoken = {"content": [{"token": "x", "logprob": -0.5, "bytes": [120], "top_logprobs": []}]}
+        choice = {"index": 0, "delta": {"content": "x"}, "logprobs": spoken, "finish_reason": None}
+        await line.send(b": a comment\n\n" + event({"choices": [choice], "usage": None}))
+    else:
+        await line.send(chunk(deltas[kind]))
+    await line.end()
+
+
+async def models(line: Line) -> None:
+    """A list as Poe sends it: times in milliseconds, fields beyond OpenAI's."""
+    listed = [
+        {"id": "hello", "created": 1_700_000_000_000, "owned_by": "P", "pricing": {"prompt": "1"}},
+        {"id": "Other", "created": 1_700_000_000, "pricing": None},
+        {"id": "bare"},
+    ]
+    if line.upstream.lists_models:
+        await respond(line, 200, {"object": "list", "data": listed})
+    else:
+        await respond(line, 500, {"error": {"message": "no list today"}})
+
+
 async def respond(
     line: Line, status: int, body: Any, headers: dict[str, str] | None = None
 ) -> None:
@@ -274,6 +340,7 @@ class Upstream:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
+        self.lists_models = True
         self.url = ""
         self.opened: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
@@ -326,8 +393,12 @@ class Upstream:
         method, path, _ = first.split(" ")
         call = Call(method, path, headers, json.loads(body) if body else None)
         self.calls.append(call)
-        name, *arguments = (call.body["model"] if body else "hello").split(":")
-        playing = asyncio.ensure_future(SCRIPTS[name](Line(self, call, writer), *arguments))
+        line = Line(self, call, writer)
+        if path.endswith("/models"):
+            playing = asyncio.ensure_future(models(line))
+        else:
+            name, *arguments = call.body["model"].split(":")
+            playing = asyncio.ensure_future(SCRIPTS[name](line, *arguments))
         leaving = asyncio.ensure_future(reader.read())
         await asyncio.wait({playing, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not playing.done():

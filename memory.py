@@ -1,0 +1,144 @@
+"""Which conversation a growing history belongs to.
+
+Clients of OpenAI's API send all of a conversation with every request. What they send is laid along
+the trees that are stored: where a branch begins with the same messages the new ones hang below it,
+and where the history was edited, they branch off from its last message that is the same.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, TextClause, literal_column, select, text
+from sqlmodel import Session, col
+
+import history
+from models import Conversation, Message
+
+MOST_CANDIDATES = 20
+COLUMNS = (Message.id, Message.role, Message.content, Message.parts, Message.extra)
+BLANKS = " \t\n\v\f\r"
+# Word for word as the indexes of `Message` have them, without which SQLite would not use those.
+FIRST_TEXT: ColumnElement[str] = literal_column(
+    "substr(trim(content, char(32, 9, 10, 11, 12, 13)), 1, 64)"
+)
+FIRST_CALL: ColumnElement[str] = literal_column("json_extract(extra, '$.tool_calls[0].id')")
+# What OpenAI's newer models call the system role.
+SYSTEM_ROLES = ("system", "developer")
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A message as a client sent it, as the columns it is stored in."""
+
+    role: str
+    content: str
+    parts: list[dict[str, Any]] | None
+    extra: dict[str, Any] | None
+
+    def same(self, row: Row[Any]) -> bool:
+        """Whether that stored message is this one; blanks around a text do not count."""
+        return bool(
+            self.role == row.role
+            and self.content.strip(BLANKS) == row.content.strip(BLANKS)
+            and self.parts == row.parts
+            and self.extra == row.extra
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a history goes on: below `parent_id`, with the messages that are not stored yet."""
+
+    conversation_id: str | None
+    parent_id: int | None
+    new: list[Spoken]
+
+
+def read(messages: Sequence[dict[str, Any]]) -> tuple[str | None, list[Spoken]]:
+    """The system prompt that stands first, and what was said after it."""
+    texts: list[str] = []
+    rest = list(messages)
+    while rest and rest[0].get("role") in SYSTEM_ROLES:
+        texts.append(_spoken(rest.pop(0)).content)
+    return "\n\n".join(texts) or None, [_spoken(message) for message in rest]
+
+
+def _spoken(message: dict[str, Any]) -> Spoken:
+    content, parts = message.get("content"), None
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict)]
+        content = "\n".join(
+            str(part.get("text", "")) for part in parts if part.get("type") == "text"
+        )
+    role = str(message.get("role"))
+    extra = {k: v for k, v in message.items() if k not in ("role", "content") and v is not None}
+    return Spoken(
+        role="system" if role in SYSTEM_ROLES else role,
+        content=content if isinstance(content, str) else "",
+        parts=parts,
+        extra=extra or None,
+    )
+
+
+def place(session: Session, spoken: list[Spoken], conversation: Conversation | None) -> Place:
+    """Where these messages belong: in the conversation given, else in one that begins with them."""
+    for row, length in _known(session, spoken, conversation):
+        below = _follow(session, row.id, spoken[length:])
+        return Place(row.conversation_id, below[0], below[1])
+    if conversation is None:
+        return Place(None, None, spoken)
+    if len(spoken) == 1:  # only what is new was sent
+        return Place(conversation.id, conversation.active_message_id, spoken)
+    start, new = _follow(session, None, spoken, conversation.id)
+    return Place(conversation.id, start, new)
+
+
+def _known(
+    session: Session, spoken: list[Spoken], conversation: Conversation | None
+) -> Iterator[tuple[Row[Any], int]]:
+    """Stored replies that end a branch which the messages begin with, the longest first.
+
+    Only replies are looked for: that two conversations begin with the same question says nothing.
+    """
+    query = select(*map(col, COLUMNS), col(Message.conversation_id)).limit(MOST_CANDIDATES)
+    if conversation is not None:
+        query = query.where(col(Message.conversation_id) == conversation.id)
+    for index in range(len(spoken) - 1, -1, -1):
+        found = _looks_like(spoken[index])
+        if found is None:
+            continue
+        for row in session.execute(query.where(*found).order_by(col(Message.id).desc())):
+            branch = history.branch(session, row.id, *COLUMNS)
+            told = [node for node in branch if node.content or node.parts or node.extra]
+            if len(told) == index + 1 and all(
+                said.same(node) for said, node in zip(spoken, told, strict=False)
+            ):
+                yield row, index + 1
+
+
+def _looks_like(spoken: Spoken) -> tuple[TextClause, ColumnElement[bool]] | None:
+    """A condition, answered by an index, that rows of this reply meet; None if it is no reply."""
+    if spoken.role != "assistant":
+        return None
+    calls = (spoken.extra or {}).get("tool_calls")
+    if isinstance(calls, list) and calls and isinstance(calls[0], dict):
+        return (text("extra IS NOT NULL"), FIRST_CALL.op("=")(str(calls[0].get("id"))))
+    said = spoken.content.strip(BLANKS)
+    return (text("role = 'assistant'"), FIRST_TEXT.op("=")(said[:64])) if said else None
+
+
+def _follow(
+    session: Session, parent_id: int | None, spoken: list[Spoken], conversation_id: str = ""
+) -> tuple[int | None, list[Spoken]]:
+    """Go down from a message as far as those below it are the same; the last one, and the rest."""
+    while spoken:
+        below = select(*map(col, COLUMNS)).where(col(Message.parent_id) == parent_id)
+        if parent_id is None:
+            below = below.where(col(Message.conversation_id) == conversation_id)
+        rows = session.execute(below.order_by(col(Message.id).desc()))
+        same = next((row.id for row in rows if spoken[0].same(row)), None)
+        if same is None:
+            break
+        parent_id, spoken = same, spoken[1:]
+    return parent_id, spoken
