@@ -1,11 +1,14 @@
 """What a model is sent: one function composes the whole prompt of a turn."""
 
+import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from models import Conversation, Document
 
 Prompt = list[dict[str, Any]]
+WIDE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
 class Spoken(Protocol):
@@ -63,3 +66,36 @@ def merge(documents: Sequence[Document]) -> str:
         f"----- {document.filename} END -----"
         for document in documents
     )
+
+
+def shorten(prompt: Prompt) -> tuple[Prompt, int] | None:
+    """The prompt without its oldest turns, about half as long, and how many messages that is less.
+
+    System text and the last question stay; None where nothing else is left to leave out.
+    """
+    head = 1 if prompt and prompt[0]["role"] == "system" else 0
+    starts = [i for i in range(head + 1, len(prompt)) if prompt[i]["role"] == "user"]
+    if not starts:
+        return None
+    half = size(prompt[head:]) / 2
+    start = next((i for i in starts if size(prompt[i:]) <= half), starts[-1])
+    return prompt[:head] + prompt[start:], start - head
+
+
+def size(prompt: Prompt) -> int:
+    """The length of a prompt's texts in characters; what is no text counts nothing."""
+    return sum(len(text) for message in prompt for text in _texts(message))
+
+
+def estimated_tokens(prompt: Prompt) -> int:
+    """A rough guess: a Chinese or Japanese character is a token, of other text four are."""
+    texts = "".join(text for message in prompt for text in _texts(message))
+    wide = len(WIDE.findall(texts))
+    return wide + math.ceil((len(texts) - wide) / 4)
+
+
+def _texts(message: dict[str, Any]) -> list[str]:
+    content = message["content"]
+    if isinstance(content, str):
+        return [content]
+    return [part["text"] for part in content or [] if part["type"] == "text"]

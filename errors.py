@@ -95,9 +95,13 @@ class Invalid(ServiceError):
 
 
 class UpstreamError(ServiceError):
-    """A provider refused the call, broke off, fell silent or cannot be reached."""
+    """A provider refused the call, broke off, fell silent or cannot be reached.
+
+    `too_long` is set where it refused because the conversation does not fit the model.
+    """
 
     status = 502
+    too_long = False
 
 
 class StorageError(ServiceError):

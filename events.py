@@ -42,7 +42,7 @@ async def turn_events(reply: Reply) -> AsyncIterator[bytes]:
     yield first_event(reply)
     async for piece in reply.follow():
         yield piece_event(piece)
-    yield final_event(await reply.finished()) + DONE
+    yield final_event(await reply.finished(), **left_out(reply)) + DONE
 
 
 async def follow_events(reply: Reply, after: int) -> AsyncIterator[bytes]:
@@ -55,7 +55,8 @@ async def follow_events(reply: Reply, after: int) -> AsyncIterator[bytes]:
     async for piece in reply.follow(after):
         position += 0 if piece.is_reasoning else len(piece.text)
         yield with_id(position, piece_event(piece))
-    yield with_id(position, final_event(await reply.finished())) + with_id(DONE_ID, DONE)
+    final = final_event(await reply.finished(), **left_out(reply))
+    yield with_id(position, final) + with_id(DONE_ID, DONE)
 
 
 async def openai_events(reply: Reply) -> AsyncIterator[bytes]:
@@ -83,6 +84,10 @@ def first_event(reply: Reply) -> bytes:
     )
 
 
+def left_out(reply: Reply) -> dict[str, int]:
+    return {"omitted": reply.omitted} if reply.omitted else {}
+
+
 def piece_event(piece: Piece) -> bytes:
     if piece.is_reasoning:
         return event(content="", reasoning=piece.text)
@@ -102,12 +107,12 @@ async def stored_events(
     yield DONE
 
 
-def final_event(outcome: Outcome) -> bytes:
+def final_event(outcome: Outcome, **more: Any) -> bytes:
     if outcome.error is not None:
         error = {"detail": outcome.error, "status": outcome.error_status}
         return event(content="", finish_reason="error", error=error)
     usage = {"usage": outcome.usage} if outcome.usage else {}
-    return event(content="", finish_reason=outcome.finish_reason, **usage)
+    return event(content="", finish_reason=outcome.finish_reason, **usage, **more)
 
 
 def event(**fields: Any) -> bytes:

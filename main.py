@@ -24,10 +24,12 @@ from routes import (
     completions,
     conversations,
     documents,
+    drafts,
     health,
     messages,
     models,
     projects,
+    references,
 )
 from settings import Settings
 from turns import Turns
@@ -38,9 +40,11 @@ ROUTES = (
     messages,
     projects,
     categories,
+    drafts,
     documents,
     models,
     completions,
+    references,
 )
 VERSION = "0.1.0"
 # After the turns have ended, what connections may take to send what they still hold.

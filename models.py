@@ -222,6 +222,9 @@ class MessagePublic(SQLModel):
     error: str | None = None
     usage: dict[str, Any] | None = None
     cost: float | None = None
+    omitted: int | None = Field(
+        default=None, description="Messages left out because the chat was too long for the model."
+    )
     extra: dict[str, Any] | None = Field(
         default=None, description="Further fields of an OpenAI message, such as `tool_calls`."
     )
@@ -278,7 +281,7 @@ class Message(SQLModel, table=True):
     request: Any = Field(default=None, sa_type=Json, nullable=True)
     # Fields of an OpenAI message beyond role and content: tool_calls, tool_call_id, name, refusal.
     extra: Any = Field(default=None, sa_type=Json, nullable=True)
-    omitted: int | None = Field(default=None, description="Messages left out for want of room.")
+    omitted: int | None = None
     idempotency_key: str | None = None
     idempotency_hash: str | None = None
     source: str | None = None
@@ -307,6 +310,7 @@ class TurnAnswer(SQLModel):
     model: str | None = None
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
+    omitted: int | None = None
 
 
 class OpenAICall(BaseModel):
@@ -415,6 +419,12 @@ class DocumentPublic(SQLModel):
     version: int
     source: Source
     related_log_id: int | None
+    conversation_id: str | None = Field(default=None, description="The chat it was made from.")
+    message_ids: list[int] | None = None
+    template_hash: str | None = Field(default=None, description="SHA-256 of the template used.")
+    model: str | None = None
+    usage: dict[str, Any] | None = None
+    stale: bool = Field(default=False, description="The messages it was made from have changed.")
     created_time: Time
     updated_time: Time
 
@@ -433,12 +443,13 @@ class Document(SQLModel, table=True):
     category_id: int = Field(foreign_key="plan_category.id", index=True)
     filename: str
     content: str
-    version: int
+    version: int = 1
     source: str = "user"
     related_log_id: int | None = None
     # Where a generated document came from; no foreign key: it stays true when the chat is gone.
     conversation_id: str | None = None
     message_ids: Any = Field(default=None, sa_type=Json, nullable=True)
+    read_at: str | None = None
     template_hash: str | None = None
     model: str | None = None
     usage: Any = Field(default=None, sa_type=Json, nullable=True)
@@ -488,6 +499,105 @@ class MigrateCurrent(Body):
     target_category_id: Id
     new_filename: Label | None = None
     source: Source = "user"
+
+
+class Generate(Body):
+    """What a document is to be made from; what is left out the category and the chat decide."""
+
+    conversation_id: Annotated[str, StringConstraints(min_length=1)]
+    category_id: Id
+    filename: Label | None = None
+    model: Label | None = None
+    stream: bool = False
+    message_ids: Annotated[list[Id], Len(1, 10_000)] | None = None
+
+
+class DraftPublic(SQLModel):
+    """A document that a model is writing, or was writing when it was cut off."""
+
+    id: int
+    project_id: int
+    category_id: int
+    filename: str
+    content: str
+    status: MessageStatus
+    error: str | None
+    session_id: str
+    conversation_id: str
+    created_time: Time
+    updated_at: Time
+
+
+class Draft(SQLModel, table=True):
+    """A document while it is written; it becomes a version only when it is whole."""
+
+    __tablename__ = "plan_draft"
+    __table_args__ = (
+        Index("ix_draft_running", "status", sqlite_where=text("status = 'streaming'")),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    project_id: int
+    category_id: int = Field(foreign_key="plan_category.id", ondelete="CASCADE", index=True)
+    filename: str
+    conversation_id: str
+    message_ids: Any = Field(default=None, sa_type=Json, nullable=True)
+    template_hash: str
+    document_id: int | None = None
+    content: str = ""
+    reasoning: str | None = None
+    extra: Any = Field(default=None, sa_type=Json, nullable=True)
+    model: str | None = None
+    provider: str | None = None
+    status: str = "streaming"
+    finish_reason: str | None = None
+    error: str | None = None
+    error_status: int | None = None
+    usage: Any = Field(default=None, sa_type=Json, nullable=True)
+    omitted: int | None = None
+    session_id: str = Field(unique=True)
+    created_time: str = Field(default_factory=now)
+    updated_at: str = Field(default_factory=now)
+
+
+class ReferencePublic(SQLModel):
+    """A reference with the very version of the document that was referenced."""
+
+    id: int
+    project_id: int
+    conversation_id: str | None
+    document_id: int
+    reference_type: Literal["project", "conversation"]
+    document_filename: str
+    document_content: str
+    document_version: int
+    document_created_time: Time
+
+
+class ReferenceIds(Body):
+    document_ids: Annotated[list[Id], Len(0, 1000)]
+
+
+class ReferencesChanged(Done):
+    added_count: int
+    removed_count: int
+    current_references: list[ReferencePublic]
+
+
+class ReferencedDocuments(SQLModel):
+    conversation_id: str
+    project_references: list[ReferencePublic]
+    conversation_references: list[ReferencePublic]
+
+
+class ContextPublic(SQLModel):
+    """What the next turn would send before its own message."""
+
+    conversation_id: str
+    messages: list[dict[str, Any]]
+    characters: int
+    estimated_tokens: int = Field(description="A rough guess; each model counts in its own way.")
 
 
 class DocumentReference(SQLModel, table=True):

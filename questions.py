@@ -12,17 +12,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import SecretStr
+from sqlalchemy import update
 from sqlmodel import Session, col, select
 
 import echo
 import history
 import memory
+import references
 from context import Prompt, compose
 from db import require
 from errors import Invalid
+from fields import now
 from models import Conversation, Document, Message, MessageCreate, Project, Regenerate
 from providers import Providers, Target
-from reply import Idempotency, Reply
+from reply import Idempotency, Outcome, Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,19 @@ class Question(ABC):
     bearer: SecretStr | None
     idempotency: Idempotency | None = None
 
+    @property
+    def slot(self) -> str:
+        """What only one running turn may have at a time: the conversation."""
+        return self.conversation_id
+
     @abstractmethod
     def begin(self, session: Session, reply: Reply, providers: Providers) -> Asked | None:
         """Store the question and an empty reply; None where `reply` was restored instead."""
+
+    def finish(self, session: Session, reply: Reply, outcome: Outcome) -> None:
+        """What the end of the reply brings about, in the transaction that stores it."""
+        conversation = update(Conversation).where(col(Conversation.id) == self.conversation_id)
+        session.execute(conversation.values(updated_at=now()))
 
     def repeats(self, other: Idempotency | None) -> bool:
         """Whether that request is this one. Invalid where only the key is the same."""
@@ -159,11 +172,12 @@ class Completion(Question):
 
 
 def compose_for(
-    session: Session, conversation: Conversation, leaf: int, request: dict[str, Any]
+    session: Session, conversation: Conversation, leaf: int | None, request: dict[str, Any]
 ) -> Prompt:
     """The prompt that ends in `leaf`, with that turn's text and what is left of its documents."""
-    found = (session.get(Document, id_) for id_ in request.get("documents", []))
-    documents = [document for document in found if document is not None]
+    asked = (session.get(Document, id_) for id_ in request.get("documents", []))
+    documents = references.documents(session, conversation)
+    documents += [d for d in asked if d is not None and d not in documents]
     branch = history.branch(
         session, leaf, Message.role, Message.content, Message.parts, Message.extra
     )

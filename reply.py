@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from deltas import Delta, merge_tool_calls
 from errors import UpstreamError
-from models import Message
+from models import Draft, Message
 
 # A follower that fell behind catches up in pieces of this many characters.
 PIECE_LENGTH = 65_536
@@ -55,6 +55,10 @@ class Reply:
     user_message_id: int = 0
     message_id: int = 0
     model: str = ""
+    # Where the reply is stored, row `message_id` of it.
+    table: type[Message] | type[Draft] = Message
+    # How many messages were left out because the conversation was too long for the model.
+    omitted: int | None = None
     pieces: list[Piece] = field(default_factory=list)
     saved: int = 0
     length: int = 0
@@ -77,6 +81,7 @@ class Reply:
         assert row.id is not None
         self.message_id, self.user_message_id = row.id, row.parent_id or 0
         self.session_id, self.model = row.session_id or "", row.model or ""
+        self.omitted = row.omitted
         self.pieces = [
             *([Piece(row.reasoning, is_reasoning=True)] if row.reasoning else []),
             *([Piece(row.content)] if row.content else []),

@@ -17,10 +17,11 @@ from typing import Any
 from sqlalchemy import update
 from sqlmodel import Session, col, select
 
+from context import shorten
 from db import Database, require
-from errors import Conflict, NotFound, ServiceError, StorageError
+from errors import Conflict, NotFound, ServiceError, StorageError, UpstreamError
 from fields import now
-from models import Conversation, Message
+from models import Conversation, Draft, Message
 from providers import Chat, Providers
 from questions import Asked, Question
 from reply import Outcome, Reply
@@ -76,10 +77,10 @@ class Turns:
         """
         if self._closing:
             raise ServiceError("The service is shutting down", status=503)
-        reply = self._running.get(question.conversation_id)
+        reply = self._running.get(question.slot)
         if reply is None:
             reply = Reply(question.conversation_id, question.idempotency)
-            self._running[question.conversation_id] = reply
+            self._running[question.slot] = reply
             reply.task = asyncio.create_task(self._run(reply, question))
         elif not question.repeats(reply.idempotency):
             reply = await self._asked_before(question, reply)
@@ -100,7 +101,7 @@ class Turns:
         """The reply with this id, running or stored; NotFound where there is none."""
         while True:
             for reply in self._running.values():
-                if reply.message_id == message_id:
+                if (reply.table, reply.message_id) == (Message, message_id):
                     return reply
             row = await self._db.read(_require_reply, message_id)
             if row.status != "streaming":  # else it has begun since we looked
@@ -129,11 +130,12 @@ class Turns:
         try:
             asked = await self._db.write(question.begin, reply, self._providers)
             if asked is not None:
-                outcome = await self._store_end(reply, await self._relay(reply, asked))
+                outcome = await self._relay(reply, asked)
+                outcome = await self._store_end(question, reply, outcome)
         except Exception as error:
             reply.refusal = error
         finally:
-            del self._running[reply.conversation_id]
+            del self._running[question.slot]
             reply.close(reply.outcome or outcome)
 
     async def _relay(self, reply: Reply, asked: Asked) -> Outcome:
@@ -142,7 +144,7 @@ class Turns:
         try:
             if reply.ending:
                 return reply.ending
-            chat = await self._providers.open_chat(asked.target, asked.body, asked.faithful)
+            chat = await self._open(reply, asked)
             async with aclosing(chat):
                 reply.begun.set()
                 return await self._read(reply, chat)
@@ -161,6 +163,18 @@ class Turns:
         finally:
             reply.asking = False
 
+    async def _open(self, reply: Reply, asked: Asked) -> Chat:
+        """Ask; once more with the oldest turns left out where all were too long for the model."""
+        try:
+            return await self._providers.open_chat(asked.target, asked.body, asked.faithful)
+        except UpstreamError as error:
+            shorter = shorten(asked.body["messages"]) if error.too_long else None
+            if shorter is None or asked.faithful:
+                raise
+            prompt, reply.omitted = shorter
+            body = {**asked.body, "messages": prompt}
+            return await self._providers.open_chat(asked.target, body, asked.faithful)
+
     async def _read(self, reply: Reply, chat: Chat) -> Outcome:
         async for delta in chat:
             reply.add(delta)
@@ -171,12 +185,12 @@ class Turns:
             return _failed(reply, "The upstream ended without finishing the reply", 502)
         return Outcome("complete", reply.finish_reason, reply.usage)
 
-    async def _store_end(self, reply: Reply, outcome: Outcome) -> Outcome:
+    async def _store_end(self, question: Question, reply: Reply, outcome: Outcome) -> Outcome:
         """Commit the end, and return it. While the file refuses, followers are told so, and it is
         tried again."""
         while True:
             try:
-                await self._db.write(_end, reply, outcome)
+                await self._db.write(_end, question, reply, outcome)
             except StorageError as error:
                 log.warning("The end of reply %d is not stored yet: %s", reply.message_id, error)
                 reply.close(Outcome("error", error=error.detail, error_status=error.status))
@@ -211,15 +225,15 @@ class Turns:
 
 def _save(session: Session, replies: list[Reply]) -> None:
     for reply in replies:
-        query = update(Message).where(
-            col(Message.id) == reply.message_id, col(Message.status) == "streaming"
+        table = reply.table
+        query = update(table).where(
+            col(table.id) == reply.message_id, col(table.status) == "streaming"
         )
         session.execute(query.values(**_texts(reply), updated_at=now()))
 
 
-def _end(session: Session, reply: Reply, outcome: Outcome) -> None:
-    moment = now()
-    row = update(Message).where(col(Message.id) == reply.message_id)
+def _end(session: Session, question: Question, reply: Reply, outcome: Outcome) -> None:
+    row = update(reply.table).where(col(reply.table.id) == reply.message_id)
     session.execute(
         row.values(
             **_texts(reply),
@@ -228,11 +242,11 @@ def _end(session: Session, reply: Reply, outcome: Outcome) -> None:
             usage=outcome.usage,
             error=outcome.error,
             error_status=outcome.error_status,
-            updated_at=moment,
+            omitted=reply.omitted,
+            updated_at=now(),
         )
     )
-    conversation = update(Conversation).where(col(Conversation.id) == reply.conversation_id)
-    session.execute(conversation.values(updated_at=moment))
+    question.finish(session, reply, outcome)
 
 
 def _texts(reply: Reply) -> dict[str, Any]:
@@ -255,10 +269,11 @@ def _repair(session: Session) -> None:
     changed = col(Conversation.id).in_(select(Message.conversation_id).where(cut_off))
     moment, error = now(), "The service ended before the reply did"
     session.execute(update(Conversation).where(changed).values(updated_at=moment))
-    replies = update(Message).where(cut_off)
-    session.execute(
-        replies.values(status="interrupted", error=error, error_status=503, updated_at=moment)
-    )
+    for table in (Message, Draft):
+        rows = update(table).where(col(table.status) == "streaming")
+        session.execute(
+            rows.values(status="interrupted", error=error, error_status=503, updated_at=moment)
+        )
 
 
 def _require_reply(session: Session, message_id: int) -> Message:
@@ -269,5 +284,5 @@ def _require_reply(session: Session, message_id: int) -> Message:
 
 
 def _known(session: Session, session_id: str) -> bool:
-    query = select(Message.id).where(Message.session_id == session_id)
-    return session.exec(query).first() is not None
+    queries = (select(table.id).where(table.session_id == session_id) for table in (Message, Draft))
+    return any(session.exec(query).first() is not None for query in queries)

@@ -191,8 +191,13 @@ def _refusal(error: APIStatusError, key: str, faithful: bool) -> UpstreamError:
         headers = _told(error.response.headers)
         return UpstreamError(sentence, status=error.status_code, headers=headers, extra=extra)
     status = error.status_code if 400 <= error.status_code < 500 else 502
-    again = {k: v for k, v in _told(error.response.headers).items() if k == "retry-after"}
-    return UpstreamError(sentence, status=status, headers=again)
+    refusal = UpstreamError(sentence, status=status, headers=_again(error))
+    refusal.too_long = status == 413 or error.code == "context_length_exceeded"
+    return refusal
+
+
+def _again(error: APIStatusError) -> dict[str, str]:
+    return {k: v for k, v in _told(error.response.headers).items() if k == "retry-after"}
 
 
 def _told(headers: httpx2.Headers) -> dict[str, str]:

@@ -4,17 +4,29 @@ A document is known by project, category and filename; its versions are rows of 
 """
 
 import difflib
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, tuple_
+from sqlalchemy import ColumnElement, func, or_, text, tuple_
 from sqlmodel import Session, col, select
 
 from db import ensure_project, require
 from errors import Invalid, NotFound
 from fields import now
-from models import Category, Document
+from models import Category, Document, DocumentPublic
+
+# Documents, among those asked for, with a source message that was edited or deleted since.
+CHANGED = text(
+    """
+    SELECT DISTINCT plan_document.id
+    FROM plan_document, json_each(plan_document.message_ids) AS source
+    LEFT JOIN message ON message.id = source.value
+    WHERE plan_document.id IN (SELECT value FROM json_each(:ids))
+      AND (message.id IS NULL OR message.updated_at > plan_document.read_at)
+    """
+)
 
 
 def of(project_id: int, category_id: int, filename: str) -> tuple[ColumnElement[bool], ...]:
@@ -53,6 +65,17 @@ def add(session: Session, document: Document, version: int | None = None) -> Doc
     return document
 
 
+def public(session: Session, documents: Sequence[Document]) -> list[DocumentPublic]:
+    """Documents as they are shown; `stale` where a message they were made from has changed."""
+    made = [document.id for document in documents if document.message_ids]
+    changed = session.execute(CHANGED, {"ids": json.dumps(made)}) if made else ()
+    stale = {document_id for (document_id,) in changed}
+    return [
+        DocumentPublic.model_validate(document, update={"stale": document.id in stale})
+        for document in documents
+    ]
+
+
 def latest(
     session: Session,
     conditions: Sequence[ColumnElement[bool]],
@@ -69,12 +92,12 @@ def latest(
     return total, session.exec(query.order_by(*order).offset(offset).limit(limit)).all()
 
 
-def contains(text: str) -> ColumnElement[bool]:
-    """Documents with `text` in their name or content; the case of Latin letters does not matter."""
-    wanted = func.lower(text)
+def contains(wanted: str) -> ColumnElement[bool]:
+    """Documents with this in their name or content; the case of Latin letters does not matter."""
+    lowered = func.lower(wanted)
     return or_(
-        func.instr(func.lower(col(Document.filename)), wanted) > 0,
-        func.instr(func.lower(col(Document.content)), wanted) > 0,
+        func.instr(func.lower(col(Document.filename)), lowered) > 0,
+        func.instr(func.lower(col(Document.content)), lowered) > 0,
     )
 
 

@@ -6,12 +6,14 @@ from fastapi import APIRouter, Query, Response
 from sqlalchemy import ColumnElement, Select, func, inspect, select, tuple_
 from sqlmodel import Field, Session, col
 
+import context
 import history
 from db import ensure_project, public_json, require
 from fields import now
 from models import (
     NO_PROJECT,
     Archived,
+    ContextPublic,
     Conversation,
     ConversationCreate,
     ConversationCreated,
@@ -20,6 +22,7 @@ from models import (
     Done,
     Project,
 )
+from questions import compose_for
 from routes.deps import Absent, DatabaseDep, QueryId, QueryText, TurnsDep, errors
 
 router = APIRouter(prefix="/v1/chat/conversations", tags=["conversations"])
@@ -89,6 +92,12 @@ async def delete_conversation(conversation_id: str, db: DatabaseDep, turns: Turn
     return Done(message="Conversation deleted")
 
 
+@router.get("/{conversation_id}/context", responses=errors(404))
+async def conversation_context(conversation_id: str, db: DatabaseDep) -> ContextPublic:
+    """Exactly what the next turn would send to the model before its own message."""
+    return await db.read(_context, conversation_id)
+
+
 def _json(text: str) -> Response:
     return Response(text, media_type="application/json")
 
@@ -141,6 +150,17 @@ def _one(session: Session, conversation_id: str) -> str:
     query = _listed(PUBLIC).where(col(Conversation.id) == conversation_id)
     text: str = session.execute(query).scalar_one()
     return text
+
+
+def _context(session: Session, conversation_id: str) -> ContextPublic:
+    conversation = require(session, Conversation, conversation_id)
+    prompt = compose_for(session, conversation, conversation.active_message_id, {})
+    return ContextPublic(
+        conversation_id=conversation_id,
+        messages=prompt,
+        characters=context.size(prompt),
+        estimated_tokens=context.estimated_tokens(prompt),
+    )
 
 
 def _update(session: Session, conversation_id: str, body: ConversationUpdate) -> None:

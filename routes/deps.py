@@ -80,3 +80,10 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def openai_errors() -> dict[int | str, dict[str, Any]]:
     """Any error, in the shape that clients of OpenAI's API read."""
     return {status: {"model": OpenAIErrorBody} for status in ("4XX", "5XX")}
+
+
+# What a turn may answer.
+TURN: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    **errors(400, 401, 402, 403, 404, 408, 409, 413, 429, 502, 503, 504, 507),
+}

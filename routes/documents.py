@@ -1,5 +1,5 @@
 import asyncio
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from sqlalchemy import ColumnElement
@@ -36,18 +36,18 @@ async def create_document(body: DocumentCreate, db: DatabaseDep) -> object:
     return await db.write(_create, body)
 
 
-@router.get("/history", response_model=list[DocumentPublic], responses=errors())
+@router.get("/history", responses=errors())
 async def document_history(
     project_id: Annotated[int, Query(ge=0, le=MAX_ID)],
     category_id: Annotated[int, Query(ge=0, le=MAX_ID)],
     filename: str,
     db: DatabaseDep,
-) -> object:
+) -> list[DocumentPublic]:
     """Every version of one document, the newest first."""
-    return await db.read(versions.history, project_id, category_id, filename)
+    return await db.read(_history, project_id, category_id, filename)
 
 
-@router.get("/latest", response_model=DocumentPage, responses=errors())
+@router.get("/latest", responses=errors())
 async def latest_documents(
     db: DatabaseDep,
     project_id: QueryId = None,
@@ -57,7 +57,7 @@ async def latest_documents(
     order: Annotated[Literal["asc", "desc"] | None, Absent, Query()] = None,
     page: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, Absent, Query()] = None,
     page_size: Annotated[Annotated[int, Field(ge=1, le=1000)] | None, Absent, Query()] = None,
-) -> object:
+) -> DocumentPage:
     """The newest version of each document whose name or text contains `query`."""
     conditions: list[ColumnElement[bool]] = []
     if project_id is not None:
@@ -69,8 +69,8 @@ async def latest_documents(
     column = col(getattr(Document, sort_by or "created_time"))
     ordered = [key.asc() if order == "asc" else key.desc() for key in (column, col(Document.id))]
     page, size = page or 1, page_size or 20
-    total, items = await db.read(versions.latest, conditions, ordered, (page - 1) * size, size)
-    return {"total": total, "page": page, "page_size": size, "items": items}
+    total, items = await db.read(_latest, conditions, ordered, (page - 1) * size, size)
+    return DocumentPage(total=total, page=page, page_size=size, items=items)
 
 
 @router.post("/merge", responses=errors(404))
@@ -92,9 +92,9 @@ async def migrate_current(body: MigrateCurrent, db: DatabaseDep) -> object:
     return await db.write(_migrate_current, body)
 
 
-@router.get("/{document_id}", response_model=DocumentPublic, responses=errors(404))
-async def get_document(document_id: PathId, db: DatabaseDep) -> object:
-    return await db.read(require, Document, document_id)
+@router.get("/{document_id}", responses=errors(404))
+async def get_document(document_id: PathId, db: DatabaseDep) -> DocumentPublic:
+    return await db.read(_one, document_id)
 
 
 @router.put("/{document_id}", response_model=DocumentPublic, responses=errors(404))
@@ -117,6 +117,22 @@ async def diff_documents(document_id: PathId, db: DatabaseDep, against: QueryId 
     # Long texts take seconds to compare: other requests need not wait for it.
     text = await asyncio.to_thread(versions.diff, before, after)
     return Diff(document_id=document_id, against=before.id if before else None, diff=text)
+
+
+def _one(session: Session, document_id: int) -> DocumentPublic:
+    (document,) = versions.public(session, [require(session, Document, document_id)])
+    return document
+
+
+def _history(
+    session: Session, project_id: int, category_id: int, filename: str
+) -> list[DocumentPublic]:
+    return versions.public(session, versions.history(session, project_id, category_id, filename))
+
+
+def _latest(session: Session, *page: Any) -> tuple[int, list[DocumentPublic]]:
+    total, documents = versions.latest(session, *page)
+    return total, versions.public(session, documents)
 
 
 def _create(session: Session, body: DocumentCreate) -> Document:

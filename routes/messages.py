@@ -1,4 +1,4 @@
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 from sqlmodel import Session, col, select
@@ -26,6 +26,7 @@ from models import (
 )
 from reply import Reply
 from routes.deps import (
+    TURN,
     DatabaseDep,
     IdempotencyKey,
     KeyDep,
@@ -38,10 +39,6 @@ from routes.deps import (
 router = APIRouter(prefix="/v1/chat", tags=["messages"])
 
 PUBLIC = public_json(MessagePublic, Message)
-TURN: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-    **errors(400, 401, 402, 403, 404, 408, 409, 413, 429, 502, 503, 504, 507),
-}
 
 
 @router.get(
@@ -197,4 +194,5 @@ async def _answer(reply: Reply, streamed: bool) -> object:
         model=reply.model,
         finish_reason=outcome.finish_reason,
         usage=outcome.usage,
+        omitted=reply.omitted,
     )

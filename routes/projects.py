@@ -9,6 +9,7 @@ from models import (
     NO_PROJECT,
     Conversation,
     Document,
+    DocumentReference,
     Done,
     Project,
     ProjectCreate,
@@ -81,6 +82,8 @@ def _delete(session: Session, project_id: int, force: bool) -> None:
             f"The project has {count} documents that would go with it: add ?force=true to delete"
         )
     session.exec(delete(Document).where(owned))
+    theirs = col(DocumentReference.project_id) == project_id
+    session.exec(delete(DocumentReference).where(theirs))
     moved = update(Conversation).where(col(Conversation.project_id) == project_id)
     session.exec(moved.values(project_id=0))
     session.delete(project)

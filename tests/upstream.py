@@ -242,6 +242,19 @@ async def plain(line: Line) -> None:
 
 
 @script
+async def cramped(line: Line, limit: str, way: str = "code") -> None:
+    """Takes no more than `limit` characters of messages."""
+    texts = (message["content"] for message in line.call.body["messages"])
+    if sum(map(len, texts)) <= int(limit):
+        await hello(line)
+    elif way == "413":
+        await respond(line, 413, {"error": {"message": "Too large"}})
+    else:
+        code = "context_length_exceeded"
+        await respond(line, 400, {"error": {"message": "Too long", "code": code}})
+
+
+@script
 async def flaky(line: Line, status: str, times: str) -> None:
     """Refuses this many times, then answers."""
     asked = sum(call.body["model"] == line.call.body["model"] for call in line.upstream.calls)
