@@ -39,8 +39,6 @@ STOPPED = Outcome("stopped", finish_reason="stopped")
 SHUT_DOWN = Outcome(
     "interrupted", error="The service was shut down before the reply ended", error_status=503
 )
-
-
 BROKEN = Outcome("error", error="Internal error: the service's log says more", error_status=500)
 
 
@@ -186,8 +184,7 @@ class Turns:
         return Outcome("complete", reply.finish_reason, reply.usage)
 
     async def _store_end(self, question: Question, reply: Reply, outcome: Outcome) -> Outcome:
-        """Commit the end, and return it. While the file refuses, followers are told so, and it is
-        tried again."""
+        """Commit the end, and return it; while the file refuses, tell so and try again."""
         while True:
             try:
                 await self._db.write(_end, question, reply, outcome)

@@ -9,15 +9,25 @@ import httpx2
 import pytest
 
 from tests.conftest import Client, make_settings, serve
+from tests.refusals import (
+    LONG,
+    NO_OBJECT,
+    ODD,
+    SECRET,
+    UNPARSABLE,
+    UNSTORABLE,
+    UTC,
+    check_refused,
+    send,
+)
 
 DOCUMENTS = "/v1/plan/documents"
 LATEST = f"{DOCUMENTS}/latest"
-UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
-SECRET = "sent-and-never-repeated"
 PLAN: dict[str, Any] = {"project_id": 7, "category_id": 1, "filename": "plan.md"}
 # As existing clients send it: the same version with every document.
 DOCUMENT: dict[str, Any] = {**PLAN, "content": "text", "version": 1}
-FIELDS = {*DOCUMENT, "id", "source", "related_log_id", "created_time", "updated_time"}
+PROVENANCE = {"conversation_id", "message_ids", "template_hash", "model", "usage", "stale"}
+FIELDS = {*DOCUMENT, *PROVENANCE, "id", "source", "related_log_id", "created_time", "updated_time"}
 NEW = {"category_id": 1, "filename": "plan.md", "content": "text"}
 MOVE = {"source_category_id": 1, "target_category_id": 2, "filename": "plan.md", "project_id": 7}
 COPY = {"document_id": 1, "target_category_id": 2}
@@ -28,21 +38,6 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", f"{DOCUMENTS}/migrate/all-history"): MOVE,
     ("POST", f"{DOCUMENTS}/migrate/from-current"): COPY,
 }
-ODD = '👩‍👧 \u202eعربي שלום\r\nline\rend\n\u2028\u2029\x85\x01\x7f\t"\\/\ufeff\uffff '
-LONG = ODD + "汉字" * 17_000  # 100 kB
-NO_OBJECT = ["", "null", "1", SECRET, f'"{SECRET}"', f'["{SECRET}"]', f'{{"content": "{SECRET}']
-UNSTORABLE = [
-    rf'"{SECRET}\u0000"',
-    rf'"{SECRET}\ud800"',
-    rf'"\udc00{SECRET}"',
-    rf'["{SECRET}", NaN]',
-    rf'["{SECRET}", -Infinity]',
-]
-UNPARSABLE = [
-    pytest.param(b"[" * 10_000 + b"]" * 10_000, id="deep arrays"),
-    pytest.param(b'{"a":' * 10_000 + b"1" + b"}" * 10_000, id="deep objects"),
-    pytest.param(b'"\xff"', id="no UTF-8"),
-]
 
 
 def post(client: Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -80,26 +75,6 @@ def latest(client: Client, **query: Any) -> dict[str, Any]:
 def found(client: Client, **query: Any) -> list[str]:
     """The contents of the newest versions that are found."""
     return [document["content"] for document in latest(client, **query)["items"]]
-
-
-def send(client: Client, method: str, path: str, body: str | bytes) -> httpx2.Response:
-    return client.request(method, path, content=body, headers={"content-type": "application/json"})
-
-
-def check_refused(answer: httpx2.Response, *fields: str) -> None:
-    """A 422 that says what is wrong with these fields and repeats nothing that was sent."""
-    assert answer.status_code == 422, answer.text
-    body = answer.json()
-    assert isinstance(body["detail"], str)
-    assert all(set(error) == {"field", "message"} for error in body["errors"])
-    assert not fields or [error["field"] for error in body["errors"]] == [*fields]
-    assert SECRET not in answer.text
-
-
-def check_unreadable(answer: httpx2.Response) -> None:
-    """Refused by the parser already, in one sentence."""
-    assert answer.status_code in (400, 422), answer.text
-    assert isinstance(answer.json()["detail"], str)
 
 
 def check_not_found(answer: httpx2.Response, what: str = "Document") -> None:
@@ -479,4 +454,4 @@ def test_a_value_that_could_not_come_back_as_sent_is_refused(standing: Client, v
 @pytest.mark.parametrize("value", UNPARSABLE)
 def test_a_body_that_no_parser_survives_is_refused(standing: Client, value: bytes) -> None:
     for method, path in BODIES:
-        check_unreadable(send(standing, method, path, b'{"content": %b}' % value))
+        check_refused(send(standing, method, path, b'{"content": %b}' % value))
