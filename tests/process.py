@@ -28,10 +28,10 @@ def environment(path: Path, upstream: Upstream | None = None, **changes: str) ->
 
 
 class Process:
-    """A running `main.py` and a client of it."""
+    """A running `main.py` and a client of it; `dev` makes Python warn, and start slowly."""
 
-    def __init__(self, values: dict[str, str]) -> None:
-        command = [sys.executable, "-X", "dev", str(MAIN)]
+    def __init__(self, values: dict[str, str], *, dev: bool = True) -> None:
+        command = [sys.executable, *(["-X", "dev"] if dev else []), str(MAIN)]
         self.popen = subprocess.Popen(
             command, env=values, stderr=subprocess.PIPE, text=True, cwd=MAIN.parent
         )
@@ -51,6 +51,16 @@ class Process:
         self.popen.send_signal(number)
         return self.popen.wait(10)
 
+    def most_memory(self) -> int:
+        """The most memory it has held so far, in bytes; Linux tells."""
+        status = Path(f"/proc/{self.popen.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+    def kill(self) -> None:
+        """Take it away at once, as a power cut would."""
+        self.popen.kill()
+        self.popen.wait(10)
+
     def close(self) -> None:
         self.client.close()
         if self.popen.poll() is None:
@@ -59,8 +69,8 @@ class Process:
 
 
 @contextmanager
-def run(values: dict[str, str]) -> Iterator[Process]:
-    process = Process(values)
+def run(values: dict[str, str], *, dev: bool = True) -> Iterator[Process]:
+    process = Process(values, dev=dev)
     try:
         yield process
     finally:
