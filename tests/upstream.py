@@ -92,6 +92,20 @@ async def words(line: Line, count: str, pause: str = "0") -> None:
 
 
 @script
+async def flow(line: Line, size: str, count: str, pause: str) -> None:
+    """`count` pieces of `size` characters, made of the last message, `pause` seconds apart."""
+    await line.send(HEAD)
+    for piece in flowing(line.call.body["messages"][-1]["content"], int(size), int(count)):
+        await line.say(piece)
+        await asyncio.sleep(float(pause))
+    await line.end()
+
+
+def flowing(content: str, size: int, count: int) -> list[str]:
+    return [f"{content}, {number}: 字".ljust(size, "…") for number in range(count)]
+
+
+@script
 async def gate(line: Line, before: str = "3") -> None:
     """Some words, then the rest once the test opens the gate."""
     await line.send(HEAD)
@@ -372,6 +386,11 @@ class Upstream:
 
     def open_gate(self) -> None:
         self._loop.call_soon_threadsafe(self.opened.set)
+
+    def let_through(self) -> None:
+        """Open the gate for those that wait at it now, not for those that come later."""
+        self.open_gate()
+        self._loop.call_soon_threadsafe(self.opened.clear)
 
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
