@@ -5,7 +5,9 @@ the trees that are stored: where a branch begins with the same messages the new 
 and where the history was edited, they branch off from its last message that is the same.
 """
 
+import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,12 +39,20 @@ class Spoken:
     extra: dict[str, Any] | None
 
     def same(self, row: Row[Any]) -> bool:
-        """Whether that stored message is this one; blanks around a text do not count."""
+        """Whether that stored message is this one.
+
+        Blanks around a text do not count, nor in how many parts it comes. Of a reply only its text
+        and its tool calls count: clients send it back with more than was stored, or with less.
+        """
         return bool(
             self.role == row.role
             and self.content.strip(BLANKS) == row.content.strip(BLANKS)
-            and self.parts == row.parts
-            and self.extra == row.extra
+            and _beyond_text(self.parts) == _beyond_text(row.parts)
+            and (
+                _calls(self.extra) == _calls(row.extra)
+                if self.role == "assistant"
+                else self.extra == row.extra
+            )
         )
 
 
@@ -65,7 +75,7 @@ def read(messages: Sequence[dict[str, Any]]) -> tuple[str | None, list[Spoken]]:
 
 
 def _spoken(message: dict[str, Any]) -> Spoken:
-    content, parts = message.get("content"), None
+    content, parts = message.get("content") or message.get("refusal"), None
     if isinstance(content, list):
         parts = [part for part in content if isinstance(part, dict)]
         content = "\n".join(
@@ -79,6 +89,26 @@ def _spoken(message: dict[str, Any]) -> Spoken:
         parts=parts,
         extra=extra or None,
     )
+
+
+def _beyond_text(parts: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    return [part for part in parts or [] if part.get("type") != "text"]
+
+
+def _calls(extra: dict[str, Any] | None) -> list[Any]:
+    """A reply's tool calls, as far as clients send them back: arguments are the same JSON."""
+    calls = (extra or {}).get("tool_calls")
+    return [_call(call) for call in calls] if isinstance(calls, list) else []
+
+
+def _call(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict):
+        return call
+    arguments: Any = function.get("arguments")
+    with suppress(ValueError, TypeError):
+        arguments = json.loads(arguments)
+    return (call.get("id"), function.get("name"), arguments)
 
 
 def place(session: Session, spoken: list[Spoken], conversation: Conversation | None) -> Place:

@@ -244,6 +244,41 @@ def test_tool_messages_are_kept_as_they_are(client: Client, upstream: Upstream) 
     assert (sent[1]["tool_calls"], sent[2]["tool_call_id"]) == (call, "call-1")
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"annotations": [], "refusal": None, "tool_calls": []},
+        {"reasoning_content": "hm", "name": "model"},
+        {"content": [{"type": "text", "text": "你好, world!"}]},
+        {"content": None, "refusal": "你好, world!"},
+    ],
+)
+def test_a_reply_may_come_back_in_another_dress(client: Client, reply: Any) -> None:
+    chat = kept(client, USER)
+    again = {**said("assistant", "你好, world!"), **reply}
+    assert kept(client, USER, again, said("user", "more")) == chat
+
+
+@pytest.mark.parametrize(
+    ("change", "is_same"),
+    [
+        ({"index": 0}, True),
+        ({"function": {"name": "now", "arguments": '{"zone":"UTC"}', "parsed": {}}}, True),
+        ({"function": {"name": "now", "arguments": '{"zone": "CET"}'}}, False),
+        ({"function": {"name": "then", "arguments": '{"zone": "UTC"}'}}, False),
+        ({"function": None}, False),
+    ],
+)
+def test_tool_calls_are_the_same_by_what_they_call(
+    client: Client, change: Any, is_same: bool
+) -> None:
+    chat = kept(client, USER, model="tool")
+    [call] = client.history(chat)[-1]["extra"]["tool_calls"]
+    asked = {"role": "assistant", "content": None, "tool_calls": [{**call, **change}]}
+    answered = {"role": "tool", "tool_call_id": "call-1", "content": "12:00"}
+    assert (kept(client, USER, asked, answered, model="tool") == chat) == is_same
+
+
 def test_a_conversation_may_be_named(client: Client) -> None:
     chat = client.create(system_prompt="mine", model="hello")
     client.say(chat, "before")
