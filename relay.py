@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import anyio
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from errors import ServiceError, UpstreamError, with_openai_error
 from providers import Answer
@@ -24,9 +25,7 @@ async def relay(request: Request, call: Coroutine[Any, Any, Answer]) -> Response
     """Make the call and pass its answer on, streamed where it is a stream."""
     answer = await _unless_left(request, call)
     if answer.media_type == "text/event-stream":
-        return StreamingResponse(
-            _events(answer), answer.status, dict(answer.headers), answer.media_type
-        )
+        return _Stream(answer)
     body = await _unless_left(request, _read(answer))
     return Response(body, answer.status, dict(answer.headers), answer.media_type)
 
@@ -37,18 +36,37 @@ def error_event(error: ServiceError) -> bytes:
     return f"data: {json.dumps(body, ensure_ascii=False)}\n\n".encode()
 
 
+class _Stream(StreamingResponse):
+    """An event stream passed on; however it ends, and if it never begins, the answer is closed."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(_events(answer), answer.status, dict(answer.headers), answer.media_type)
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # The caller may have left: its cancellation must not keep us from hanging up too.
+            with anyio.CancelScope(shield=True):
+                await self._answer.aclose()
+
+
 async def _events(answer: Answer) -> AsyncIterator[bytes]:
-    end = b"\n\n"
+    """The answer's bytes, line by line: a line that is cut off would hide the error after it."""
+    end, line = b"\n\n", list[bytes]()
     try:
         async for chunk in answer:
-            yield chunk
-            end = (end + chunk)[-2:]
+            whole = chunk.rfind(b"\n") + 1
+            if whole:
+                lines = b"".join([*line, chunk[:whole]])
+                yield lines
+                end, line = (end + lines[-2:])[-2:], []
+            line.append(chunk[whole:])
+        if rest := b"".join(line):
+            yield rest
     except UpstreamError as error:
         yield (b"" if end == b"\n\n" else b"\n\n") + error_event(error)
-    finally:
-        # The caller may have left: its cancellation must not keep us from hanging up too.
-        with anyio.CancelScope(shield=True):
-            await answer.aclose()
 
 
 async def _read(answer: Answer) -> bytes:

@@ -115,10 +115,16 @@ class Upstream:
 
 
 class Answer:
-    """An answer whose body has not been read: iterate for its bytes, and close it."""
+    """An answer whose body is being read: iterate for its bytes, and close it.
+
+    The first read begins at once: when the connection breaks, its transport throws away what has
+    arrived and not been read.
+    """
 
     def __init__(self, response: httpx2.Response) -> None:
         self._response = response
+        self._chunks = response.aiter_bytes()
+        self._first = asyncio.ensure_future(anext(self._chunks, b""))
         self.status = int(response.status_code)
         self.headers: Mapping[str, str] = _told(response.headers)
         kind: str = response.headers.get("content-type", "")
@@ -126,7 +132,9 @@ class Answer:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            async for chunk in self._response.aiter_bytes():
+            if first := await self._first:
+                yield first
+            async for chunk in self._chunks:
                 yield chunk
         except httpx2.TimeoutException:
             raise UpstreamError("The upstream fell silent", status=504) from None
@@ -134,6 +142,8 @@ class Answer:
             raise UpstreamError("The upstream broke off") from None
 
     async def aclose(self) -> None:
+        self._first.cancel()
+        await asyncio.gather(self._first, return_exceptions=True)
         await self._response.aclose()
 
 
