@@ -5,7 +5,9 @@ up. It speaks HTTP by hand: the faults it plays are below what a framework would
 """
 
 import asyncio
+import base64
 import json
+import struct
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -239,9 +241,10 @@ async def whole(line: Line) -> None:
 
 
 @script
-async def refuse(line: Line, status: str, retry_after: str = "") -> None:
+async def refuse(line: Line, status: str, retry_after: str = "", code: str = "") -> None:
     """An error of this status, which quotes the caller's key."""
-    error = {"message": f"No: {line.call.headers['authorization']}", "type": "x", "code": None}
+    message = f"No: {line.call.headers['authorization']}"
+    error = {"message": message, "type": "x", "code": code or None}
     headers = {"retry-after": retry_after} if retry_after else {}
     await respond(line, int(status), {"error": error}, headers)
 
@@ -271,7 +274,7 @@ async def cramped(line: Line, limit: str, way: str = "code") -> None:
 @script
 async def flaky(line: Line, status: str, times: str) -> None:
     """Refuses this many times, then answers."""
-    asked = sum(call.body["model"] == line.call.body["model"] for call in line.upstream.calls)
+    asked = sum(call.body == line.call.body for call in line.upstream.calls)
     await (refuse(line, status) if asked <= int(times) else hello(line))
 
 
@@ -336,6 +339,52 @@ async def rich(line: Line, kind: str) -> None:
     else:
         await line.send(chunk(deltas[kind]))
     await line.end()
+
+
+ANSWER = {"id": "c", "created": 1_700_000_000, "model": "m"}
+EMPTY: dict[str, Any] = {"refusal": None, "annotations": []}
+
+
+@script
+async def official(line: Line) -> None:
+    """Whole answers with every field that OpenAI sends: the count of messages, or a tool call."""
+    messages = line.call.body["messages"]
+    message = {"role": "assistant", "content": f"{len(messages)} messages", **EMPTY}
+    if line.call.body.get("tools") and messages[-1]["role"] != "tool":
+        function = {"name": "now", "arguments": '{"zone": "UTC"}'}
+        message |= {"content": None, "tool_calls": [{**TOOL_CALL, "function": function}]}
+    reason = "tool_calls" if "tool_calls" in message else "stop"
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+    answer = {**ANSWER, "object": "chat.completion", "choices": [choice], "usage": USAGE}
+    await respond(line, 200, answer, {"x-request-id": "req-1"})
+
+
+@script
+async def embedding(line: Line) -> None:
+    """Three numbers; as the bytes of floats where the caller asks for those."""
+    packed = line.call.body.get("encoding_format") == "base64"
+    numbers = [0.5, -1.0, 2.0]
+    data = base64.b64encode(struct.pack("<3f", *numbers)).decode() if packed else numbers
+    listed = [{"object": "embedding", "index": 0, "embedding": data}]
+    await respond(line, 200, {"object": "list", "model": "m", "data": listed, "usage": USAGE})
+
+
+@script
+async def response(line: Line) -> None:
+    """An answer of the Responses API, whole or as its named events."""
+    part = {"type": "output_text", "text": "hello", "annotations": []}
+    said = {"id": "m", "type": "message", "role": "assistant", "content": [part]}
+    whole = {"id": "r", "object": "response", "model": "m", "output": [said]}
+    if not line.call.body.get("stream"):
+        await respond(line, 200, whole)
+        return
+    await line.send(HEAD)
+    for name, fields in (
+        ("output_text.delta", {"delta": "hello"}),
+        ("completed", {"response": whole}),
+    ):
+        kind = f"response.{name}"
+        await line.send(f"event: {kind}\n".encode() + event({"type": kind, **fields}))
 
 
 async def models(line: Line) -> None:
