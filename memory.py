@@ -116,12 +116,39 @@ def place(session: Session, spoken: list[Spoken], conversation: Conversation | N
     for row, length in _known(session, spoken, conversation):
         below = _follow(session, row.id, spoken[length:])
         return Place(row.conversation_id, below[0], below[1])
+    if refused := _refused_before(session, spoken, conversation):
+        return refused
     if conversation is None:
         return Place(None, None, spoken)
     if len(spoken) == 1:  # only what is new was sent
         return Place(conversation.id, conversation.active_message_id, spoken)
     start, new = _follow(session, None, spoken, conversation.id)
     return Place(conversation.id, start, new)
+
+
+def _refused_before(
+    session: Session, spoken: list[Spoken], conversation: Conversation | None
+) -> Place | None:
+    """Where the very same was asked and refused a moment ago: clients repeat what was refused."""
+    query = select(col(Message.parent_id), col(Message.conversation_id)).where(
+        text("role = 'assistant'"), FIRST_TEXT.op("=")(""), col(Message.status) == "error"
+    )
+    if conversation is not None:
+        query = query.where(col(Message.conversation_id) == conversation.id)
+    newest_first = query.order_by(col(Message.id).desc()).limit(MOST_CANDIDATES)
+    for parent_id, conversation_id in session.execute(newest_first):
+        if _told(session, parent_id, spoken):
+            return Place(conversation_id, parent_id, [])
+    return None
+
+
+def _told(session: Session, leaf: int | None, spoken: list[Spoken]) -> bool:
+    """Whether the branch down to `leaf` says just this; replies that say nothing do not count."""
+    branch = history.branch(session, leaf, *COLUMNS)
+    told = [node for node in branch if node.content or node.parts or node.extra]
+    return len(told) == len(spoken) and all(
+        said.same(node) for said, node in zip(spoken, told, strict=True)
+    )
 
 
 def _known(
@@ -139,11 +166,7 @@ def _known(
         if found is None:
             continue
         for row in session.execute(query.where(*found).order_by(col(Message.id).desc())):
-            branch = history.branch(session, row.id, *COLUMNS)
-            told = [node for node in branch if node.content or node.parts or node.extra]
-            if len(told) == index + 1 and all(
-                said.same(node) for said, node in zip(spoken, told, strict=False)
-            ):
+            if _told(session, row.id, spoken[: index + 1]):
                 yield row, index + 1
 
 

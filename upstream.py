@@ -48,7 +48,7 @@ class Client(AsyncOpenAI):
         return {
             "Accept": "application/json",
             "Content-Type": "application/json",
-            "User-Agent": self.user_agent,
+            "User-Agent": f"AsyncOpenAI/Python {self._version}",
         }
 
 

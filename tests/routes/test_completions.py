@@ -1,6 +1,7 @@
 """OpenAI's API: passed through, and kept."""
 
 import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,12 @@ def test_a_reader_that_leaves_closes_the_upstream_at_once(
 def test_a_client_that_leaves_closes_the_upstream_at_once(
     client: Client, upstream: Upstream, model: str, stream: bool
 ) -> None:
-    body = {"model": model, "messages": [USER], "stream": stream}
-    with pytest.raises(httpx2.ReadTimeout):
-        client.post("/v1/chat/completions", json=body, timeout=0.3)
+    body = json.dumps({"model": model, "messages": [USER], "stream": stream})
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+    head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as caller:
+        caller.sendall((head + body).encode())
+        wait_until(lambda: upstream.calls)
     assert upstream.calls[-1].hung_up.wait(2)
 
 
@@ -222,6 +226,18 @@ def test_the_same_history_again_is_another_reply(client: Client) -> None:
 
 def test_the_same_first_question_is_a_new_conversation(client: Client) -> None:
     assert kept(client, USER) != kept(client, USER)
+
+
+@pytest.mark.parametrize("before", [[], [USER, said("assistant", "你好, world!")]])
+def test_a_repeated_refusal_is_one_conversation(client: Client, before: list[Any]) -> None:
+    if before:
+        kept(client, USER)
+    question = said("user", "again and again")
+    for _ in range(2):
+        assert complete(client, *before, question, model="refuse:429", store=True).is_error
+    chat = kept(client, *before, question)
+    assert len(client.get("/v1/chat/conversations").json()) == 1
+    assert contents(client, chat)[-2:] == ["again and again", "你好, world!"]
 
 
 def test_a_history_that_was_never_kept_is_kept_whole(client: Client) -> None:
