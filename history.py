@@ -112,6 +112,13 @@ def remove(session: Session, message_ids: list[int]) -> int:
             [(kept[row.id], row.conversation_id, row.id) for row in found],
         )
     session.execute(delete(Message).where(wanted))
+    # Where nothing of the active branch is left, the newest of the others becomes active.
+    connection.exec_driver_sql(
+        "UPDATE conversation SET active_message_id ="
+        " (SELECT max(id) FROM message WHERE conversation_id = conversation.id)"
+        " WHERE active_message_id IS NULL AND id IN (SELECT value FROM json_each(?))",
+        (json.dumps([row.conversation_id for row in found]),),
+    )
     _touch(session, {row.conversation_id for row in found})
     return len(found)
 

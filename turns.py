@@ -52,6 +52,7 @@ class Turns:
         self._grown = asyncio.Event()
         self._saver: asyncio.Task[None] | None = None
         self._closing = False
+        self._warned = False
 
     async def open(self) -> None:
         """Mark what a crash cut off, and start saving what grows."""
@@ -189,7 +190,7 @@ class Turns:
             try:
                 await self._db.write(_end, question, reply, outcome)
             except StorageError as error:
-                log.warning("The end of reply %d is not stored yet: %s", reply.message_id, error)
+                self._warn(error)
                 reply.close(Outcome("error", error=error.detail, error_status=error.status))
             except Exception:
                 log.exception("The end of reply %d cannot be stored", reply.message_id)
@@ -213,11 +214,18 @@ class Turns:
             try:
                 await self._db.write(_save, replies)
             except StorageError as error:
-                log.warning("Growing replies are not stored yet: %s", error)
+                self._warn(error)
                 self._grown.set()
                 continue
+            self._warned = False
             for reply, length in zip(replies, lengths, strict=True):
                 reply.saved = length
+
+    def _warn(self, error: StorageError) -> None:
+        """Log that the file refuses: once, not at every try until it takes texts again."""
+        if not self._warned:
+            log.warning("Replies are not stored yet: %s", error)
+        self._warned = True
 
 
 def _save(session: Session, replies: list[Reply]) -> None:

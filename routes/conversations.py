@@ -89,6 +89,7 @@ async def delete_conversation(conversation_id: str, db: DatabaseDep, turns: Turn
     """Delete a conversation with its messages; a reply being written is stopped first."""
     await turns.stop_conversation(conversation_id)
     await db.write(_delete, conversation_id)
+    await turns.stop_conversation(conversation_id)  # one may have begun between the two
     return Done(message="Conversation deleted")
 
 

@@ -138,6 +138,15 @@ def test_deleting_in_the_middle_keeps_every_branch_below(client: Client) -> None
     assert roots == {two["user_message_id"], three["user_message_id"]}
 
 
+def test_deleting_the_whole_active_branch_shows_another(client: Client) -> None:
+    chat = client.create(model="repeat")
+    client.say(chat, "one")
+    two = client.say(chat, "two", parent_id=0).json()
+    ids = [two["user_message_id"], two["assistant_message_id"]]
+    client.post("/v1/chat/messages/delete", json={"message_ids": ids})
+    assert contents(client, chat) == ["one", "one"]
+
+
 def test_deleting_the_active_reply_makes_its_question_the_end(client: Client) -> None:
     chat = client.create(model="hello")
     reply_id = client.say(chat, "hi").json()["assistant_message_id"]

@@ -7,12 +7,11 @@ from typing import Any, ClassVar
 
 import httpx2
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
     RuleBasedStateMachine,
-    consumes,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -37,13 +36,18 @@ ENDS = {
 # What a turn that waits at the gate has said.
 BEFORE = "w0 w1 w2 w3 "
 MOST_RESTARTS = 2
+# Few, so that each grows long and has branches.
+CHATS = 2
 
 models = st.sampled_from(sorted(ENDS))
 contents = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=10
 )
+chats: st.SearchStrategy[Any] = st.runner().flatmap(lambda clients: st.sampled_from(clients.known))
 # Which message of a conversation, counted round and round.
 places = st.integers(0, 20)
+# How much of a turn at the gate is read before its client leaves.
+heards = st.integers(0, len(BEFORE))
 
 
 @dataclass
@@ -75,10 +79,10 @@ class Chat:
     """A conversation as it must be."""
 
     id: str
-    nodes: dict[int, Node] = field(default_factory=dict)
+    nodes: dict[int, Node] = field(default_factory=dict, repr=False)
     active: int | None = None
     running: Node | None = None
-    said: list[Said] = field(default_factory=list)
+    said: list[Said] = field(default_factory=list, repr=False)
 
     def add(self, node: Node) -> Node:
         self.nodes[node.id] = node
@@ -170,9 +174,11 @@ class Service:
         self.process = Process(values, dev=False)
 
     def restart(self, number: int) -> None:
-        self.process.stop(number)
-        self.process.close()
-        self.process = Process(self._values, dev=False)
+        try:
+            self.process.stop(number)
+        finally:
+            self.process.close()
+            self.process = Process(self._values, dev=False)
 
 
 class Clients(RuleBasedStateMachine):
@@ -180,7 +186,6 @@ class Clients(RuleBasedStateMachine):
 
     service: ClassVar[Service]
     upstream: ClassVar[Upstream]
-    chats: Bundle[Chat] = Bundle("chats")
 
     def __init__(self) -> None:
         super().__init__()
@@ -214,9 +219,8 @@ class Clients(RuleBasedStateMachine):
 
     def tree(self, chat: Chat) -> list[dict[str, Any]]:
         """All branches, oldest message first."""
-        tree: list[dict[str, Any]] = self.client.get(f"{messages(chat)}?all=true").json()[
-            "messages"
-        ]
+        body = self.client.get(messages(chat), params={"all": "true"}).json()
+        tree: list[dict[str, Any]] = body["messages"]
         return tree
 
     def new(self, chat: Chat) -> list[dict[str, Any]]:
@@ -229,11 +233,9 @@ class Clients(RuleBasedStateMachine):
         texts = {message["id"]: str(message["content"]) for message in self.tree(chat)}
         return texts[chat.running.id]
 
-    @rule(target=chats)
-    def create(self) -> Chat:
-        chat = Chat(self.client.create())
-        self.known.append(chat)
-        return chat
+    @initialize()
+    def create(self) -> None:
+        self.known = [Chat(self.client.create()) for _ in range(CHATS)]
 
     @rule(chat=chats, content=contents, role=st.sampled_from(["system", "assistant"]))
     def store(self, chat: Chat, content: str, role: str) -> None:
@@ -252,7 +254,7 @@ class Clients(RuleBasedStateMachine):
             chat.said.append(Said(body, headers, question["id"], reply["id"]))
             check_answer(answer, chat.nodes[reply["id"]], streamed)
 
-    @rule(chat=chats, content=contents, heard=st.integers(0, len(BEFORE)))
+    @rule(chat=chats, content=contents, heard=heards)
     def say_and_leave(self, chat: Chat, content: str, heard: int) -> None:
         """A turn that waits at the gate; its client reads some of it and leaves."""
         if chat.running:
@@ -265,7 +267,7 @@ class Clients(RuleBasedStateMachine):
         chat.running = chat.add(reply)
         chat.said.append(Said(body, headers, question.id, reply.id))
 
-    @rule(chat=chats, place=places, streamed=st.booleans(), heard=st.integers(0, len(BEFORE)))
+    @rule(chat=chats, place=places, streamed=st.booleans(), heard=heards)
     def repeat(self, chat: Chat, place: int, streamed: bool, heard: int) -> None:
         """The same request once more, joined or replayed; nothing is added."""
         if not chat.said:
@@ -313,6 +315,7 @@ class Clients(RuleBasedStateMachine):
             else:
                 assert answer.status_code == 404
 
+    @precondition(lambda self: any(chat.running for chat in self.known))
     @rule()
     def open_gate(self) -> None:
         """All that wait there say the rest and end."""
@@ -344,7 +347,7 @@ class Clients(RuleBasedStateMachine):
         if node is not chat.running:
             node.content = content
 
-    @rule(chat=chats, chosen=st.lists(places, max_size=4))
+    @rule(chat=chats, chosen=st.lists(places, min_size=1, max_size=6))
     def delete_messages(self, chat: Chat, chosen: list[int]) -> None:
         nodes = [node for place in chosen if (node := chat.pick(place))]
         gone = {node.id for node in nodes}
@@ -362,17 +365,24 @@ class Clients(RuleBasedStateMachine):
             assert self.client.put(path, json=body).status_code == 200
             chat.active = node.id
 
-    @rule(chat=consumes(chats))
+    @rule(chat=chats)
     def delete(self, chat: Chat) -> None:
+        """Delete a conversation that has grown; another takes its place."""
+        if len(chat.nodes) > 8:
+            self.replace(chat)
+
+    def replace(self, chat: Chat) -> None:
         path = f"/v1/chat/conversations/{chat.id}"
         assert self.client.delete(path).json() == {"message": "Conversation deleted"}
-        assert self.client.get(f"{path}/messages").status_code == 404
-        self.known.remove(chat)
+        assert self.client.get(messages(chat)).status_code == 404
+        self.known[self.known.index(chat)] = Chat(self.client.create())
 
-    @precondition(lambda self: self.restarts < MOST_RESTARTS and any(c.nodes for c in self.known))
-    @rule(number=st.sampled_from([signal.SIGKILL, signal.SIGTERM]))
-    def restart(self, number: int) -> None:
+    @precondition(lambda self: self.restarts < MOST_RESTARTS)
+    @rule(chat=chats, heard=heards, number=st.sampled_from([signal.SIGKILL, signal.SIGTERM]))
+    def restart(self, chat: Chat, heard: int, number: int) -> None:
+        """End the service, one way or the other, while at least one turn is running."""
         self.restarts += 1
+        self.say_and_leave(chat, "until the end", heard)
         self.service.restart(number)
         for chat in self.known:
             if chat.running:
@@ -395,8 +405,8 @@ class Clients(RuleBasedStateMachine):
             assert [message["id"] for message in self.client.history(chat.id)] == branch
 
     def teardown(self) -> None:
-        for chat in list(self.known):
-            self.delete(chat)
+        for chat in self.known:
+            assert self.client.delete(f"/v1/chat/conversations/{chat.id}").status_code == 200
 
 
 def test_history_is_what_a_plain_model_says(tmp_path: Path, upstream: Upstream) -> None:
@@ -405,10 +415,12 @@ def test_history_is_what_a_plain_model_says(tmp_path: Path, upstream: Upstream) 
         run_state_machine_as_test(
             Clients,
             settings=settings(
-                max_examples=20,
-                stateful_step_count=30,
+                max_examples=12,
+                stateful_step_count=40,
                 deadline=None,
                 print_blob=True,
+                # Shrinking would restart the service for minutes; forty steps can be read.
+                phases=[Phase.reuse, Phase.generate],
                 suppress_health_check=[HealthCheck.too_slow],
             ),
         )

@@ -51,6 +51,7 @@ def test_a_turn_that_is_not_streamed_answers_with_the_reply(client: Client) -> N
         "model": "hello",
         "finish_reason": "stop",
         "usage": reply["usage"],
+        "omitted": None,
     }
 
 
