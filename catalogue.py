@@ -12,6 +12,7 @@ from typing import Any
 import echo
 import poe
 from errors import UpstreamError
+from fields import repaired
 from providers import Providers
 
 # Seconds for which a list is served without asking again, and a failure without trying again.
@@ -62,9 +63,9 @@ class Catalogue:
 def _read(provider: str, body: bytes) -> list[Model]:
     """The models in a provider's answer; of a model everything but its id is optional."""
     try:
-        listed = json.loads(body)["data"]
+        listed = repaired(json.loads(body)["data"])
         return [_public(provider, model) for model in listed if isinstance(model["id"], str)]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UpstreamError(f"{provider} does not list its models as OpenAI does") from None
 
 

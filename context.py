@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any, Protocol
 
 from models import Conversation, Document
@@ -77,8 +78,9 @@ def shorten(prompt: Prompt) -> tuple[Prompt, int] | None:
     starts = [i for i in range(head + 1, len(prompt)) if prompt[i]["role"] == "user"]
     if not starts:
         return None
-    half = size(prompt[head:]) / 2
-    start = next((i for i in starts if size(prompt[i:]) <= half), starts[-1])
+    sizes = [size([message]) for message in prompt]
+    left = [*accumulate(reversed(sizes))][::-1]  # from each message to the end
+    start = next((i for i in starts if left[i] <= left[head] / 2), starts[-1])
     return prompt[:head] + prompt[start:], start - head
 
 
@@ -98,4 +100,5 @@ def _texts(message: dict[str, Any]) -> list[str]:
     content = message["content"]
     if isinstance(content, str):
         return [content]
-    return [part["text"] for part in content or [] if part["type"] == "text"]
+    texts = (part.get("text") for part in content or [] if part.get("type") == "text")
+    return [text for text in texts if isinstance(text, str)]

@@ -255,6 +255,8 @@ def _storage_errors() -> Iterator[None]:
             raise StorageError(
                 "The disk is full: free some space and try again", status=507
             ) from error
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise StorageError("The database file is held by another program") from error
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
             raise StorageError(
                 "The database file cannot be written: check its permissions and its disk"

@@ -5,7 +5,6 @@ All the events that arrived in one read become one delta.
 """
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,9 +13,7 @@ from typing import Any, ClassVar
 from pydantic_core import from_json
 
 from errors import UpstreamError
-from fields import UNSTORABLE
-
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+from fields import repaired, storable
 
 
 @dataclass(slots=True)
@@ -104,7 +101,7 @@ class DeltaReader:
                 _add(_decode(event), delta, text, reasoning)
         except UpstreamError as failure:
             self.failure = failure
-        delta.text, delta.reasoning = _storable("".join(text)), _storable("".join(reasoning))
+        delta.text, delta.reasoning = storable("".join(text)), storable("".join(reasoning))
         return delta
 
 
@@ -113,7 +110,7 @@ def read_completion(body: bytes) -> Delta:
     chunk = _decode(Event(b"", body))
     delta, text, reasoning = Delta(done=True), list[str](), list[str]()
     _add(chunk, delta, text, reasoning)
-    delta.text, delta.reasoning = _storable("".join(text)), _storable("".join(reasoning))
+    delta.text, delta.reasoning = storable("".join(text)), storable("".join(reasoning))
     return delta
 
 
@@ -136,29 +133,16 @@ def _from_json(data: bytes) -> Any:
         return from_json(data, allow_inf_nan=False)
     except ValueError:
         # Half a surrogate pair or a number that is none is not worth a reply.
-        return _repaired(json.loads(data))
-
-
-def _repaired(value: Any) -> Any:
-    """The same without what can be neither stored nor sent on as JSON."""
-    if isinstance(value, str):
-        return _storable(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, list):
-        return [_repaired(item) for item in value]
-    if isinstance(value, dict):
-        return {_storable(key): _repaired(item) for key, item in value.items()}
-    return value
+        return repaired(json.loads(data))
 
 
 def _failure(error: Any) -> UpstreamError:
     """An error told inside the stream: an object or a plain sentence, with or without a status."""
     if not isinstance(error, dict):
-        return UpstreamError(_storable(str(error)))
+        return UpstreamError(storable(str(error)))
     message = error.get("message") or error.get("text") or "The upstream failed without a reason"
     return UpstreamError(
-        _storable(str(message)), status=_status(error.get("code"), error.get("status"))
+        storable(str(message)), status=_status(error.get("code"), error.get("status"))
     )
 
 
@@ -179,7 +163,7 @@ def _add(chunk: dict[str, Any], delta: Delta, text: list[str], reasoning: list[s
     if choice.get("index"):
         return
     if isinstance(reason := choice.get("finish_reason"), str):
-        delta.finish_reason = _storable(reason)
+        delta.finish_reason = storable(reason)
     message = choice.get("delta") or choice.get("message")
     if not isinstance(message, dict):
         return
@@ -195,21 +179,18 @@ def _add(chunk: dict[str, Any], delta: Delta, text: list[str], reasoning: list[s
 def merge_tool_calls(calls: list[dict[str, Any]], pieces: list[dict[str, Any]]) -> None:
     """Add pieces to the calls they belong to: names and ids come once, arguments in fragments."""
     for piece in pieces:
-        index = piece.get("index")
-        if not isinstance(index, int) or not 0 <= index <= len(calls):
-            index = len(calls)
-        if index == len(calls):
-            calls.append({})
-        call, function = calls[index], piece.get("function")
-        call.update({name: v for name, v in piece.items() if name not in ("index", "function")})
+        place = piece.get("index", len(calls))
+        call = next((known for known in calls if known.get("index", -1) == place), None)
+        if call is None:
+            call = {"index": place}
+            calls.append(call)
+        call.update({k: v for k, v in piece.items() if v and k not in ("index", "function")})
+        function = piece.get("function")
         if isinstance(function, dict):
             said = call.setdefault("function", {"name": "", "arguments": ""})
             for name in ("name", "arguments"):
-                said[name] += function.get(name) or ""
-
-
-def _storable(text: str) -> str:
-    return UNSTORABLE.sub(REPLACEMENT, text) if UNSTORABLE.search(text) else text
+                value = function.get(name) or ""
+                said[name] += value if isinstance(value, str) else json.dumps(value)
 
 
 class PlaceholderFilter:

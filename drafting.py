@@ -7,7 +7,7 @@ document only when it is whole.
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
@@ -27,6 +27,7 @@ from reply import Outcome, Reply
 PLACEHOLDER = re.compile(r"\{doc\}|\{env\}")
 LONGEST_NAME = 255
 NAMELESS = "对话"
+CUT_SHORT = ("length", "content_filter")
 COLUMNS = (Message.id, Message.role, Message.content, Message.status)
 
 
@@ -67,6 +68,15 @@ class Drafting(Question):
         prompt = fill(category.prompt_template, render(messages), environment or "")
         return Asked(target, {"messages": [{"role": "user", "content": prompt}]})
 
+    def judge(self, reply: Reply, outcome: Outcome) -> Outcome:
+        """An answer that was cut short, or says nothing, is no whole document."""
+        if outcome.status != "complete":
+            return outcome
+        if outcome.finish_reason in CUT_SHORT or not reply.text().strip():
+            error = f"The model ended before the document was whole ({outcome.finish_reason})"
+            return replace(outcome, status="interrupted", error=error, error_status=502)
+        return outcome
+
     def finish(self, session: Session, reply: Reply, outcome: Outcome) -> None:
         """A whole answer becomes the next version; anything less stays a draft."""
         draft = session.get(Draft, reply.message_id)
@@ -86,6 +96,7 @@ class Drafting(Question):
             usage=outcome.usage,
         )
         draft.document_id = versions.add(session, document).id
+        draft.content, draft.reasoning = "", None  # kept once, in the document
 
 
 def stored_document(session: Session, reply: Reply) -> Document:

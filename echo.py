@@ -47,7 +47,8 @@ class EchoAnswer:
             yield self._chunk({"content": "".join(self._words[start : start + step])})
             await asyncio.sleep(PAUSE)
         yield self._chunk({}, "stop")
-        if (self._body.get("stream_options") or {}).get("include_usage"):
+        wanted = self._body.get("stream_options")
+        if isinstance(wanted, dict) and wanted.get("include_usage"):
             yield self._event(choices=[], usage=self._usage())
         yield b"data: [DONE]\n\n"
 

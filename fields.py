@@ -51,6 +51,7 @@ ProjectId = Annotated[int, Field(ge=0, le=MAX_ID), BeforeValidator(_zero_if_null
 
 
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 MAX_DEPTH = 100
 MAX_FIELDS = 100
 
@@ -70,6 +71,24 @@ def refuse_unstorable(value: Any, depth: int = 0) -> None:
     if isinstance(value, list):
         for item in value:
             refuse_unstorable(item, depth + 1)
+
+
+def storable(text: str) -> str:
+    """A text of somebody else's, with what cannot be kept replaced."""
+    return UNSTORABLE.sub(REPLACEMENT, text) if UNSTORABLE.search(text) else text
+
+
+def repaired(value: Any) -> Any:
+    """The same without what can be neither stored nor sent on as JSON."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [repaired(item) for item in value]
+    if isinstance(value, dict):
+        return {storable(key): repaired(item) for key, item in value.items()}
+    return value
 
 
 # What the service sets itself in a model call, and what would send it or the key elsewhere.

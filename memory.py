@@ -6,12 +6,13 @@ and where the history was edited, they branch off from its last message that is 
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, TextClause, literal_column, select, text
+from sqlalchemy import ColumnElement, Row, TextClause, func, literal_column, select, text
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
 import history
@@ -22,9 +23,12 @@ COLUMNS = (Message.id, Message.role, Message.content, Message.parts, Message.ext
 BLANKS = " \t\n\v\f\r"
 # Word for word as the indexes of `Message` have them, without which SQLite would not use those.
 FIRST_TEXT: ColumnElement[str] = literal_column(
-    "substr(trim(content, char(32, 9, 10, 11, 12, 13)), 1, 64)"
+    "substr(trim(message.content, char(32, 9, 10, 11, 12, 13)), 1, 64)"
 )
-FIRST_CALL: ColumnElement[str] = literal_column("json_extract(extra, '$.tool_calls[0].id')")
+FIRST_CALL: ColumnElement[str] = literal_column("json_extract(message.extra, '$.tool_calls[0].id')")
+IS_REPLY = text("message.role = 'assistant'")
+HAS_EXTRA = text("message.extra IS NOT NULL")
+QUESTION = aliased(Message)
 # What OpenAI's newer models call the system role.
 SYSTEM_ROLES = ("system", "developer")
 
@@ -71,7 +75,8 @@ def read(messages: Sequence[dict[str, Any]]) -> tuple[str | None, list[Spoken]]:
     rest = list(messages)
     while rest and rest[0].get("role") in SYSTEM_ROLES:
         texts.append(_spoken(rest.pop(0)).content)
-    return "\n\n".join(texts) or None, [_spoken(message) for message in rest]
+    said = [_spoken(message) for message in rest]
+    return "\n\n".join(texts) or None, [s for s in said if s.content or s.parts or s.extra]
 
 
 def _spoken(message: dict[str, Any]) -> Spoken:
@@ -111,19 +116,28 @@ def _call(call: Any) -> Any:
     return (call.get("id"), function.get("name"), arguments)
 
 
-def place(session: Session, spoken: list[Spoken], conversation: Conversation | None) -> Place:
-    """Where these messages belong: in the conversation given, else in one that begins with them."""
-    for row, length in _known(session, spoken, conversation):
-        below = _follow(session, row.id, spoken[length:])
-        return Place(row.conversation_id, below[0], below[1])
+def place(
+    session: Session,
+    prompt: str | None,
+    spoken: list[Spoken],
+    conversation: Conversation | None,
+) -> Place:
+    """Where these messages belong: in the conversation given, else in one that begins with them.
+
+    Of several that do, one with the same system prompt is taken first.
+    """
+    if known := _known(session, prompt, spoken, conversation):
+        row, length = known
+        parent_id, new = _follow(session, row.id, spoken[length:])
+        return Place(row.conversation_id, parent_id, new)
     if refused := _refused_before(session, spoken, conversation):
         return refused
     if conversation is None:
         return Place(None, None, spoken)
-    if len(spoken) == 1:  # only what is new was sent
+    if not any(said.role == "assistant" for said in spoken):  # only what is new was sent
         return Place(conversation.id, conversation.active_message_id, spoken)
-    start, new = _follow(session, None, spoken, conversation.id)
-    return Place(conversation.id, start, new)
+    parent_id, new = _follow(session, None, spoken, conversation.id)
+    return Place(conversation.id, parent_id, new)
 
 
 def _refused_before(
@@ -131,7 +145,7 @@ def _refused_before(
 ) -> Place | None:
     """Where the very same was asked and refused a moment ago: clients repeat what was refused."""
     query = select(col(Message.parent_id), col(Message.conversation_id)).where(
-        text("role = 'assistant'"), FIRST_TEXT.op("=")(""), col(Message.status) == "error"
+        IS_REPLY, FIRST_TEXT.op("=")(""), col(Message.status) == "error"
     )
     if conversation is not None:
         query = query.where(col(Message.conversation_id) == conversation.id)
@@ -152,22 +166,35 @@ def _told(session: Session, leaf: int | None, spoken: list[Spoken]) -> bool:
 
 
 def _known(
-    session: Session, spoken: list[Spoken], conversation: Conversation | None
-) -> Iterator[tuple[Row[Any], int]]:
-    """Stored replies that end a branch which the messages begin with, the longest first.
+    session: Session, prompt: str | None, spoken: list[Spoken], conversation: Conversation | None
+) -> tuple[Row[Any], int] | None:
+    """The stored reply that ends the longest branch which the messages begin with; its length.
 
     Only replies are looked for: that two conversations begin with the same question says nothing.
+    Whole branches are read of few candidates only, those that answer the same question.
     """
-    query = select(*map(col, COLUMNS), col(Message.conversation_id)).limit(MOST_CANDIDATES)
-    if conversation is not None:
-        query = query.where(col(Message.conversation_id) == conversation.id)
-    for index in range(len(spoken) - 1, -1, -1):
+    tries = MOST_CANDIDATES
+    for index in range(len(spoken) - 1, 0, -1):
         found = _looks_like(spoken[index])
         if found is None:
             continue
-        for row in session.execute(query.where(*found).order_by(col(Message.id).desc())):
+        question = func.trim(col(QUESTION.content), func.char(*map(ord, BLANKS)))
+        query = (
+            select(col(Message.id), col(Message.conversation_id))
+            .join(QUESTION, col(QUESTION.id) == col(Message.parent_id))
+            .join(Conversation, col(Conversation.id) == col(Message.conversation_id))
+            .where(*found, question == spoken[index - 1].content.strip(BLANKS))
+            .order_by((col(Conversation.system_prompt).is_(prompt)).desc(), col(Message.id).desc())
+        )
+        if conversation is not None:
+            query = query.where(col(Message.conversation_id) == conversation.id)
+        for row in session.execute(query.limit(tries)):
             if _told(session, row.id, spoken[: index + 1]):
-                yield row, index + 1
+                return row, index + 1
+            tries -= 1
+        if tries <= 0:
+            break
+    return None
 
 
 def _looks_like(spoken: Spoken) -> tuple[TextClause, ColumnElement[bool]] | None:
@@ -176,9 +203,9 @@ def _looks_like(spoken: Spoken) -> tuple[TextClause, ColumnElement[bool]] | None
         return None
     calls = (spoken.extra or {}).get("tool_calls")
     if isinstance(calls, list) and calls and isinstance(calls[0], dict):
-        return (text("extra IS NOT NULL"), FIRST_CALL.op("=")(str(calls[0].get("id"))))
+        return (HAS_EXTRA, FIRST_CALL.op("=")(str(calls[0].get("id"))))
     said = spoken.content.strip(BLANKS)
-    return (text("role = 'assistant'"), FIRST_TEXT.op("=")(said[:64])) if said else None
+    return (IS_REPLY, FIRST_TEXT.op("=")(said[:64])) if said else None
 
 
 def _follow(

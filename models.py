@@ -6,7 +6,7 @@ answer, and `X` is the table, with the columns that stay inside. Table classes a
 so none is ever a route's input.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import uuid4
 
 from annotated_types import Len
@@ -190,6 +190,12 @@ class MessageCreate(Body):
         default=None,
         description="The message to continue from, 0 for the start; by default the last one.",
     )
+
+    @model_validator(mode="after")
+    def _asks(self) -> Self:
+        if self.role != "user" and (self.documents or self.system_prompt_append or self.options):
+            raise ValueError("only a user's message can have documents, options or appended text")
+        return self
 
 
 class Regenerate(Body):
@@ -539,7 +545,7 @@ class Draft(SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True)
     project_id: int
-    category_id: int = Field(foreign_key="plan_category.id", ondelete="CASCADE", index=True)
+    category_id: int = Field(foreign_key="plan_category.id", index=True)
     filename: str
     conversation_id: str
     message_ids: Any = Field(default=None, sa_type=Json, nullable=True)

@@ -27,6 +27,7 @@ DRAIN_PATIENCE = 0.05
 # A list of models is not worth the patience that a reply is.
 LIST_TIMEOUT = 15.0
 CHAT = "/chat/completions"
+DONE_EVENT = re.compile(rb"^data: ?\[DONE\]", re.M)
 
 
 class Answer(Protocol):
@@ -197,6 +198,10 @@ class Chat:
             error.detail = redact(error.detail, self._key.get_secret_value())
             raise
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._answer.headers
+
     async def aclose(self) -> None:
         await self._answer.aclose()
 
@@ -218,7 +223,7 @@ class Chat:
                 break
             except (TimeoutError, UpstreamError):
                 if finished:
-                    return
+                    break
                 raise
             delta = reader.feed(chunk)
             finished = finished or delta.finish_reason is not None
@@ -238,9 +243,9 @@ class Chat:
     def _whole_events(self, chunk: bytes, done: bool) -> bytes:
         """The bytes of the events that end in this read, but `[DONE]`, which is ours to say."""
         data = self._cut + chunk
-        end = data.rfind(b"data: [DONE]") if done else data.rfind(b"\n\n") + 2
-        if end == 1 or (done and end < 0):
-            end = 0
+        ends = [match.start() for match in DONE_EVENT.finditer(data)] if done else []
+        end = ends[-1] if ends else max(data.rfind(b"\n\n") + 2, data.rfind(b"\n\r\n") + 3)
+        end = max(end, 0) if end > 2 or ends else 0
         self._cut = data[end:]
         return data[:end]
 

@@ -51,8 +51,12 @@ class Question(ABC):
         return self.conversation_id
 
     @abstractmethod
-    def begin(self, session: Session, reply: Reply, providers: Providers) -> Asked | None:
-        """Store the question and an empty reply; None where `reply` was restored instead."""
+    def begin(self, session: Session, reply: Reply, providers: Providers) -> Asked | Message:
+        """Store the question and an empty reply; or find the reply that the key began before."""
+
+    def judge(self, reply: Reply, outcome: Outcome) -> Outcome:
+        """How the reply ended, for this question's purpose."""
+        return outcome
 
     def finish(self, session: Session, reply: Reply, outcome: Outcome) -> None:
         """What the end of the reply brings about, in the transaction that stores it."""
@@ -68,19 +72,18 @@ class Question(ABC):
             raise Invalid("was used for another request", field="Idempotency-Key")
         return True
 
-    def restore(self, session: Session, reply: Reply) -> bool:
-        """Make `reply` the one that this question's key began; False where it began none."""
+    def answered(self, session: Session) -> Message | None:
+        """The reply that this question's key began, if it began one."""
         if self.idempotency is None:
-            return False
+            return None
         first = find(session, self.conversation_id, self.idempotency)
         if first is None:
-            return False
+            return None
         query = select(Message).where(Message.parent_id == first.id, Message.role == "assistant")
         row = session.exec(query.order_by(col(Message.id))).first()
         if row is None:
             raise Invalid("its reply has been deleted", field="Idempotency-Key")
-        reply.restore(row)
-        return True
+        return row
 
     def target(
         self, session: Session, conversation: Conversation, model: str | None, providers: Providers
@@ -97,10 +100,10 @@ class Say(Question):
 
     body: MessageCreate
 
-    def begin(self, session: Session, reply: Reply, providers: Providers) -> Asked | None:
+    def begin(self, session: Session, reply: Reply, providers: Providers) -> Asked | Message:
         conversation = require(session, Conversation, self.conversation_id)
-        if self.restore(session, reply):
-            return None
+        if answered := self.answered(session):
+            return answered
         body = self.body
         for document_id in body.documents:
             require(session, Document, document_id)
@@ -160,7 +163,7 @@ class Completion(Question):
         conversation = require(session, Conversation, self.conversation_id)
         prompt, spoken = memory.read(self.body["messages"])
         target = self.target(session, conversation, self.body.get("model"), providers)
-        found = memory.place(session, spoken, conversation)
+        found = memory.place(session, prompt, spoken, conversation)
         parent_id = found.parent_id
         for message in found.new:
             parent_id = history.append(session, conversation, parent_id, **asdict(message))

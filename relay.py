@@ -27,7 +27,7 @@ async def relay(request: Request, call: Coroutine[Any, Any, Answer]) -> Response
     if answer.media_type == "text/event-stream":
         return _Stream(answer)
     body = await _unless_left(request, _read(answer))
-    return Response(body, answer.status, dict(answer.headers), answer.media_type)
+    return Response(body, answer.status, dict(answer.headers), answer.media_type or None)
 
 
 def error_event(error: ServiceError) -> bytes:

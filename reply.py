@@ -5,7 +5,7 @@ behind, leave and come back, and none costs more than its position.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -65,6 +65,8 @@ class Reply:
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    # The headers of the provider's answer that its callers may read.
+    headers: Mapping[str, str] = field(default_factory=dict)
     # What the provider sent, where a follower wants it byte for byte.
     raw: list[bytes] | None = None
     outcome: Outcome | None = None
@@ -77,7 +79,7 @@ class Reply:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def restore(self, row: Message) -> None:
-        """Become what is stored of a reply that has ended; nobody may be waiting yet."""
+        """Become what is stored of a reply that has ended."""
         assert row.id is not None
         self.message_id, self.user_message_id = row.id, row.parent_id or 0
         self.session_id, self.model = row.session_id or "", row.model or ""
@@ -98,12 +100,14 @@ class Reply:
             self.pieces.append(Piece(delta.reasoning, is_reasoning=True))
         if delta.text:
             self.pieces.append(Piece(delta.text))
-        self.length += len(delta.text) + len(delta.reasoning)
+        calls = sum(len(str(call)) for call in delta.tool_calls)
+        self.length += len(delta.text) + len(delta.reasoning) + calls
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.usage = delta.usage or self.usage
         merge_tool_calls(self.tool_calls, delta.tool_calls)
         if self.raw is not None:
             self.raw.append(delta.raw)
+            self.length += len(delta.raw)
         self._wake()
 
     def close(self, outcome: Outcome) -> None:

@@ -34,6 +34,7 @@ SAVE_PAUSE = 0.25
 LONGEST_REPLY = 128 * 2**20
 # An end that cannot be stored (a full disk) is tried again until it can.
 STORE_AGAIN_PAUSE = 1.0
+FIND_AGAIN_PAUSE = 0.05
 
 STOPPED = Outcome("stopped", finish_reason="stopped")
 SHUT_DOWN = Outcome(
@@ -88,9 +89,8 @@ class Turns:
 
     async def _asked_before(self, question: Question, running: Reply) -> Reply:
         """The ended turn that the question's key began; Conflict with the running one if none."""
-        reply = Reply(question.conversation_id, question.idempotency)
-        if await self._db.read(question.restore, reply):
-            return reply
+        if row := await self._db.read(question.answered):
+            return _restored(row)
         raise Conflict(
             "A reply is being written in this conversation: stop it or wait for its end",
             extra={"session_id": running.session_id},
@@ -103,10 +103,10 @@ class Turns:
                 if (reply.table, reply.message_id) == (Message, message_id):
                     return reply
             row = await self._db.read(_require_reply, message_id)
-            if row.status != "streaming":  # else it has begun since we looked
-                reply = Reply(row.conversation_id)
-                reply.restore(row)
-                return reply
+            if row.status != "streaming":
+                return _restored(row)
+            # It has begun since we looked; or its end has been committed, and it leaves just now.
+            await asyncio.sleep(FIND_AGAIN_PAUSE)
 
     async def stop(self, session_id: str) -> None:
         """End a running reply and wait until it is stored; one that has ended stays as it is."""
@@ -128,8 +128,10 @@ class Turns:
         outcome = Outcome("error")
         try:
             asked = await self._db.write(question.begin, reply, self._providers)
-            if asked is not None:
-                outcome = await self._relay(reply, asked)
+            if isinstance(asked, Message):
+                reply.restore(asked)
+            else:
+                outcome = question.judge(reply, await self._relay(reply, asked))
                 outcome = await self._store_end(question, reply, outcome)
         except Exception as error:
             reply.refusal = error
@@ -145,6 +147,7 @@ class Turns:
                 return reply.ending
             chat = await self._open(reply, asked)
             async with aclosing(chat):
+                reply.headers = chat.headers
                 reply.begun.set()
                 return await self._read(reply, chat)
         except asyncio.CancelledError:
@@ -217,6 +220,9 @@ class Turns:
                 self._warn(error)
                 self._grown.set()
                 continue
+            except Exception:
+                log.exception("Growing replies cannot be stored")
+                continue
             self._warned = False
             for reply, length in zip(replies, lengths, strict=True):
                 reply.saved = length
@@ -255,10 +261,11 @@ def _end(session: Session, question: Question, reply: Reply, outcome: Outcome) -
 
 
 def _texts(reply: Reply) -> dict[str, Any]:
+    calls = [{k: v for k, v in call.items() if k != "index"} for call in reply.tool_calls]
     return {
         "content": reply.text(),
         "reasoning": reply.text(reasoning=True) or None,
-        "extra": {"tool_calls": reply.tool_calls} if reply.tool_calls else None,
+        "extra": {"tool_calls": calls} if calls else None,
     }
 
 
@@ -279,6 +286,12 @@ def _repair(session: Session) -> None:
         session.execute(
             rows.values(status="interrupted", error=error, error_status=503, updated_at=moment)
         )
+
+
+def _restored(row: Message) -> Reply:
+    reply = Reply(row.conversation_id)
+    reply.restore(row)
+    return reply
 
 
 def _require_reply(session: Session, message_id: int) -> Message:

@@ -26,7 +26,7 @@ from openai import (
 )
 
 from errors import UpstreamError, redact
-from fields import UNSTORABLE
+from fields import UNSTORABLE, repaired
 
 CONNECT_TIMEOUT = 10.0
 ATTEMPTS = 3
@@ -82,6 +82,8 @@ class Upstream:
         for attempt in range(ATTEMPTS):
             try:
                 return Answer(await self._send(url, key, body))
+            except (httpx2.HTTPError, aiohttp.ClientError):
+                raise UpstreamError("The upstream broke off in its refusal") from None
             except OpenAIError as error:
                 pause = None if faithful else _pause(error, attempt)
                 if pause is None:
@@ -98,6 +100,8 @@ class Upstream:
                 cast_to=httpx2.Response,
                 options={"headers": {"Authorization": authorization}, "timeout": patience},
             )
+        except (httpx2.HTTPError, aiohttp.ClientError):
+            raise UpstreamError("The upstream broke off") from None
         except OpenAIError as error:
             raise _translate(error, key or "", faithful=False) from None
         return response.content
@@ -196,7 +200,7 @@ def _translate(error: OpenAIError, key: str, faithful: bool) -> UpstreamError:
 def _refusal(error: APIStatusError, key: str, faithful: bool) -> UpstreamError:
     sentence = _sentence(error.body, key) or f"The upstream answered {error.status_code}"
     if faithful and error.status_code >= 400:
-        told = json.loads(redact(json.dumps(error.body), key))
+        told = repaired(json.loads(redact(json.dumps(error.body), key)))
         extra = {"error": told} if isinstance(told, dict) else None
         headers = _told(error.response.headers)
         return UpstreamError(sentence, status=error.status_code, headers=headers, extra=extra)

@@ -5,7 +5,7 @@ from sqlmodel import Session, col, delete, select
 from db import require, require_free
 from errors import Conflict, Invalid
 from fields import now
-from models import Category, CategoryCreate, CategoryPublic, CategoryUpdate, Document, Done
+from models import Category, CategoryCreate, CategoryPublic, CategoryUpdate, Document, Done, Draft
 from routes.deps import DatabaseDep, Force, PathId, errors
 
 router = APIRouter(prefix="/v1/plan/categories", tags=["plan categories"])
@@ -70,12 +70,20 @@ def _delete(session: Session, category_id: int, force: bool) -> None:
     category = require(session, Category, category_id)
     if category.is_builtin:
         raise Conflict("A built-in category can be edited, not deleted")
+    drafts = col(Draft.category_id) == category_id
+    unfinished = session.exec(
+        select(Draft.status).where(drafts, col(Draft.document_id).is_(None))
+    ).all()
+    if "streaming" in unfinished:
+        raise Conflict("A document of this category is being written: stop it or wait for its end")
     owned = col(Document.category_id) == category_id
     count = session.exec(select(func.count()).select_from(Document).where(owned)).one()
-    if count and not force:
+    if (count or unfinished) and not force:
         raise Conflict(
-            f"The category has {count} documents that would go with it: add ?force=true to delete"
+            f"The category has {count} documents and {len(unfinished)} drafts that would go with"
+            " it: add ?force=true to delete"
         )
+    session.exec(delete(Draft).where(drafts))
     session.exec(delete(Document).where(owned))
     session.delete(category)
 

@@ -2,6 +2,7 @@ from typing import Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
+from pydantic import SecretStr
 from sqlmodel import Session
 
 import events
@@ -9,6 +10,7 @@ import memory
 from db import require
 from errors import Invalid, UpstreamError
 from models import Conversation, OpenAICall
+from providers import Providers
 from questions import Completion
 from relay import relay
 from reply import Reply
@@ -39,8 +41,7 @@ async def create_completion(
     conversation_id = _named(call)
     wanted = settings.store_completions if call.store is None else call.store
     if not (wanted or conversation_id):
-        target = providers.resolve(call.model, key.get_secret_value() if key else None)
-        return await relay(request, providers.forward(target, "/chat/completions", body))
+        return await _passed_through(request, "/chat/completions", call, providers, key)
     # Spent here: the provider is not asked to keep it too.
     kept = {name: value for name, value in body.items() if name not in ("store", "metadata")}
     _check_messages(kept)
@@ -54,8 +55,7 @@ async def create_response(
     request: Request, call: OpenAICall, providers: ProvidersDep, key: KeyDep
 ) -> Response:
     """OpenAI's Responses call, passed through."""
-    target = providers.resolve(call.model, key.get_secret_value() if key else None)
-    return await relay(request, providers.forward(target, "/responses", call.body()))
+    return await _passed_through(request, "/responses", call, providers, key)
 
 
 @router.post("/embeddings", response_model=None, responses=openai_errors())
@@ -63,8 +63,18 @@ async def create_embeddings(
     request: Request, call: OpenAICall, providers: ProvidersDep, key: KeyDep
 ) -> Response:
     """OpenAI's embeddings call, passed through."""
+    return await _passed_through(request, "/embeddings", call, providers, key)
+
+
+async def _passed_through(
+    request: Request,
+    path: str,
+    call: OpenAICall,
+    providers: Providers,
+    key: SecretStr | None,
+) -> Response:
     target = providers.resolve(call.model, key.get_secret_value() if key else None)
-    return await relay(request, providers.forward(target, "/embeddings", call.body()))
+    return await relay(request, providers.forward(target, path, call.body()))
 
 
 def _named(call: OpenAICall) -> str | None:
@@ -89,14 +99,18 @@ def _conversation(session: Session, body: dict[str, Any], named: str | None) -> 
     """The conversation to keep the exchange in: the one named, else one that it continues."""
     if named is not None:
         return require(session, Conversation, named).id
-    return memory.place(session, memory.read(body["messages"])[1], None).conversation_id
+    return memory.place(session, *memory.read(body["messages"]), None).conversation_id
 
 
 async def _kept_answer(reply: Reply, streamed: bool) -> Response:
-    headers = {CONVERSATION_HEADER: reply.conversation_id}
+    headers = {**reply.headers, CONVERSATION_HEADER: reply.conversation_id}
     if streamed:
         return events.stream(events.openai_events(reply), headers)
     outcome = await reply.finished()
     if outcome.error is not None:
         raise UpstreamError(outcome.error, status=outcome.error_status, headers=headers)
+    if outcome.status != "complete":
+        raise UpstreamError(
+            "The reply was stopped; its conversation keeps what there is of it", status=409
+        )
     return Response(b"".join(reply.raw or []), headers=headers, media_type="application/json")

@@ -8,6 +8,7 @@ from sqlmodel import Field, Session, col
 
 import context
 import history
+import references
 from db import ensure_project, public_json, require
 from fields import now
 from models import (
@@ -169,6 +170,8 @@ def _update(session: Session, conversation_id: str, body: ConversationUpdate) ->
     ensure_project(session, body.project_id)
     if "active_message_id" in body.changes():
         history.require_message(session, conversation, body.active_message_id)
+    if body.changes().get("project_id", conversation.project_id) != conversation.project_id:
+        references.set_for_conversation(session, conversation_id, [])
     conversation.sqlmodel_update(body.changes())
     conversation.updated_at = now()
 

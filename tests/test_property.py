@@ -127,6 +127,8 @@ class Chat:
             node.parent = above(node.parent)
         self.nodes = {node.id: node for node in self.nodes.values() if node.id not in gone}
         self.said = [said for said in self.said if not gone & {said.question, said.reply}]
+        if self.active is None:
+            self.active = max(self.nodes, default=None)
 
 
 def messages(chat: Chat) -> str:
