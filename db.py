@@ -34,6 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import Session, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+import index
 import seeds
 from errors import Conflict, NotFound, StorageError
 from fields import now
@@ -179,6 +180,7 @@ def _open_writer(path: Path) -> Engine:
             hide_parameters=True,
         )
         _configure(engine, "PRAGMA journal_size_limit=67108864", begin="BEGIN IMMEDIATE")
+        event.listen(engine, "connect", lambda connection, _: index.register(connection))
         _upgrade(engine, path)
     except OSError as error:
         raise StartError(f"{path} cannot be opened: {error.strerror}") from None
@@ -220,6 +222,7 @@ def _upgrade(engine: Engine, path: Path) -> None:
     if version == 0:
         with engine.begin() as connection:
             SQLModel.metadata.create_all(connection)
+            index.create(connection)
             seeds.plant(connection)
             connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
     elif version < VERSION:

@@ -30,6 +30,7 @@ from routes import (
     models,
     projects,
     references,
+    search,
 )
 from settings import Settings
 from turns import Turns
@@ -45,6 +46,7 @@ ROUTES = (
     models,
     completions,
     references,
+    search,
 )
 VERSION = "0.1.0"
 # After the turns have ended, what connections may take to send what they still hold.
