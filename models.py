@@ -656,6 +656,24 @@ class SearchPage(SQLModel):
     next_offset: int | None = Field(description="null where there is no more.")
 
 
+# Moving
+
+
+class Skipped(SQLModel):
+    kind: str
+    id: str | None
+    reason: str
+
+
+class Imported(SQLModel):
+    """What came of a file: how many rows of each kind, and what could not be stored."""
+
+    added: dict[str, int]
+    existing: dict[str, int] = Field(description="There already, and left as they are.")
+    skipped: list[Skipped] = Field(description="The first thousand.")
+    skipped_count: int
+
+
 class Health(SQLModel):
     status: Literal["ok"]
     version: str

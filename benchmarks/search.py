@@ -83,7 +83,7 @@ def queries(session: Session, writer: Writer) -> Iterator[tuple[str, Callable[[]
 
     def piece(length: int) -> str:
         while True:
-            content = writer.random.choice(texts)
+            content: str = writer.random.choice(texts)
             start = writer.random.randrange(len(content))
             found = content[start : start + length]
             if len(found) == length and all(letter >= "\u4e00" for letter in found):
@@ -91,7 +91,7 @@ def queries(session: Session, writer: Writer) -> Iterator[tuple[str, Callable[[]
 
     def latin(length: int) -> str:
         while True:
-            words = writer.random.choice(texts).replace(".", "").split()
+            words: list[str] = writer.random.choice(texts).replace(".", "").split()
             fitting = [word for word in words if len(word) == length and word.isascii()]
             if fitting:
                 return writer.random.choice(fitting)
