@@ -101,7 +101,6 @@ def queries(session: Session, writer: Writer) -> Iterator[tuple[str, Callable[[]
     for length in (2, 3, 6):
         yield f"Latin, {length}", lambda length=length: latin(length)  # type: ignore[misc]
     yield "Chinese, 2 and 2", lambda: f"{piece(2)} {piece(2)}"
-    yield "Chinese 2, Latin 4", lambda: f"{piece(2)} {latin(4)}"
 
 
 def sizes(session: Session) -> tuple[int, int]:
