@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -34,6 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import Session, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+import index
 import seeds
 from errors import Conflict, NotFound, StorageError
 from fields import now
@@ -84,6 +85,22 @@ class Database:
         except BaseException:
             self._lock.release()
             raise
+        self._connect_readers()
+
+    def open_to_read(self) -> None:
+        """Take part in reading only, also beside a running service. StartError as for `open`."""
+        if not self.path.is_file():
+            raise StartError(f"{self.path} does not exist")
+        with closing(sqlite3.connect(self.path)) as file:
+            try:
+                (version,) = file.execute("PRAGMA user_version").fetchone()
+            except sqlite3.Error as error:
+                raise StartError(f"{self.path} cannot be used: {error}") from None
+        if version != VERSION:
+            raise StartError(f"{self.path} is of another version: start the service on it once")
+        self._connect_readers()
+
+    def _connect_readers(self) -> None:
         self._readers = create_async_engine(
             URL.create("sqlite+aiosqlite", database=str(self.path)),
             pool_size=READERS,
@@ -179,6 +196,7 @@ def _open_writer(path: Path) -> Engine:
             hide_parameters=True,
         )
         _configure(engine, "PRAGMA journal_size_limit=67108864", begin="BEGIN IMMEDIATE")
+        event.listen(engine, "connect", lambda connection, _: index.register(connection))
         _upgrade(engine, path)
     except OSError as error:
         raise StartError(f"{path} cannot be opened: {error.strerror}") from None
@@ -220,6 +238,7 @@ def _upgrade(engine: Engine, path: Path) -> None:
     if version == 0:
         with engine.begin() as connection:
             SQLModel.metadata.create_all(connection)
+            index.create(connection)
             seeds.plant(connection)
             connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")
     elif version < VERSION:

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
-TOO_LARGE = "The body is larger than MAX_BODY_MB allows"
+TOO_LARGE = "The body is larger than MAX_BODY_MB (or 512 MB, for an import) allows"
 SENTENCES = {
     404: "There is nothing at this path: see /docs",
     405: "This path does not take this method: see /docs",

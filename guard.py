@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 
 from starlette.datastructures import Headers
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from errors import TOO_LARGE, ServiceError, answer
@@ -23,6 +24,8 @@ LOCAL_ORIGIN = (
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::\d{1,5})?", re.I)
 JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.I)
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+IMPORT_PATH = "/v1/import"
+LARGEST_IMPORT = 512_000_000
 OPEN_PATHS = frozenset({"/health"})
 
 
@@ -83,7 +86,7 @@ class CallerCheck:
     """What a request must bear; it runs inside CORS, so that an allowed page can read why not."""
 
     def __init__(self, settings: Settings) -> None:
-        self._max_body_size = settings.max_body_size
+        self._settings = settings
         token = settings.access_token
         self._token = token.get_secret_value().encode() if token else None
 
@@ -91,7 +94,7 @@ class CallerCheck:
         if scope["path"] not in OPEN_PATHS and not self._token_right(headers):
             detail = "Send the service's ACCESS_TOKEN as `Authorization: Bearer`"
             return ServiceError(detail, status=401, headers={"WWW-Authenticate": "Bearer"})
-        if _length(headers) > self._max_body_size:
+        if _length(headers) > largest_body(self._settings, scope["path"]):
             return ServiceError(TOO_LARGE, status=413)
         unsafe = scope["method"] not in SAFE_METHODS
         if unsafe and _has_body(headers) and not _is_json(headers):
@@ -106,6 +109,24 @@ class CallerCheck:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         right = hmac.compare_digest(given.strip().encode("latin-1"), self._token)
         return scheme.lower() == "bearer" and right
+
+
+class BodyLimit:
+    """Pure ASGI middleware: a body that turns out too large while it is read is refused."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        largest = largest_body(self._settings, scope.get("path", ""))
+        await RequestBodyLimitMiddleware(self._app, largest)(scope, receive, send)
+
+
+def largest_body(settings: Settings, path: str) -> int:
+    """The largest body that may be sent to a path, in bytes: a file to import may be larger."""
+    largest = settings.max_body_size
+    return max(largest, LARGEST_IMPORT) if path == IMPORT_PATH else largest
 
 
 def _length(headers: Headers) -> int:

@@ -1,4 +1,4 @@
-"""The app, put together; `python main.py` runs it."""
+"""The app, put together; `python main.py` runs it, or a command (see commands.py)."""
 
 import asyncio
 import logging
@@ -11,25 +11,28 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 from sse_starlette.sse import AppStatus
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
 import errors
+from backup import keep_daily
 from catalogue import Catalogue
 from db import Database, StartError
-from guard import LOCAL_ORIGIN, CallerCheck, Guard, OriginCheck
+from guard import LOCAL_ORIGIN, BodyLimit, CallerCheck, Guard, OriginCheck
 from providers import Providers
 from routes import (
+    backup,
     categories,
     completions,
     conversations,
     documents,
     drafts,
     health,
+    interchange,
     messages,
     models,
     projects,
     references,
+    search,
 )
 from settings import Settings
 from turns import Turns
@@ -45,6 +48,9 @@ ROUTES = (
     models,
     completions,
     references,
+    search,
+    interchange,
+    backup,
 )
 VERSION = "0.1.0"
 # After the turns have ended, what connections may take to send what they still hold.
@@ -66,7 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.turns = Turns(app.state.database, app.state.providers)
     errors.install(app)
     # The last one added runs first: whom a request comes from is settled before anything else.
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_size)
+    app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(Guard, check=CallerCheck(settings))
     app.add_middleware(errors.LastResort)
     app.add_middleware(
@@ -75,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
         allow_origin_regex=LOCAL_ORIGIN,
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=["Retry-After", "X-Conversation-Id"],
+        expose_headers=["Retry-After", "X-Conversation-Id", "Content-Disposition"],
         max_age=86_400,
     )
     app.add_middleware(Guard, check=OriginCheck(settings))
@@ -91,14 +97,25 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     turns: Turns = app.state.turns
     database.open()
     warming = asyncio.create_task(providers.connect())
+    copying = _daily_copies(app.state.settings)
     try:
         await turns.open()
         yield
     finally:
+        if copying:
+            copying.cancel()
+            await asyncio.wait([copying])
         await turns.close()
         await asyncio.wait([warming])
         await providers.close()
         await database.close()
+
+
+def _daily_copies(settings: Settings) -> asyncio.Task[None] | None:
+    if settings.backup_dir is None:
+        return None
+    copies = keep_daily(settings.database_path, settings.backup_dir, settings.backup_keep)
+    return asyncio.create_task(copies)
 
 
 class Server(uvicorn.Server):
@@ -132,6 +149,11 @@ def main() -> None:
     except ValidationError as error:
         problem = error.errors()[0]
         sys.exit(f"{str(problem['loc'][0]).upper()}: {problem['msg']}")
+    if arguments := sys.argv[1:]:
+        import commands  # the service has no need of them
+
+        commands.run(settings, arguments)
+        return
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s: %(message)s")
     app = create_app(settings)
     try:

@@ -626,6 +626,60 @@ class DocumentReference(SQLModel, table=True):
     created_time: str = Field(default_factory=now)
 
 
+# Search
+
+
+class Found(SQLModel):
+    """What every result of a search has."""
+
+    id: int
+    project_id: int
+    created_at: Time
+    snippet: str
+    hits: list[tuple[int, int]] = Field(
+        description="Where the words are in the snippet: from and to, in code points."
+    )
+    score: float
+
+
+class MessageFound(Found):
+    type: Literal["message"] = "message"
+    conversation_id: str
+    conversation_name: str | None
+    role: str
+
+
+class DocumentFound(Found):
+    type: Literal["document"] = "document"
+    category_id: int
+    filename: str
+    version: int
+
+
+class SearchPage(SQLModel):
+    query: str
+    results: list[MessageFound | DocumentFound]
+    next_offset: int | None = Field(description="null where there is no more.")
+
+
+# Moving
+
+
+class Skipped(SQLModel):
+    kind: str
+    id: str | None
+    reason: str
+
+
+class Imported(SQLModel):
+    """What came of a file: how many rows of each kind, and what could not be stored."""
+
+    added: dict[str, int]
+    existing: dict[str, int] = Field(description="There already, and left as they are.")
+    skipped: list[Skipped] = Field(description="The first thousand.")
+    skipped_count: int
+
+
 class Health(SQLModel):
     status: Literal["ok"]
     version: str

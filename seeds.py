@@ -98,3 +98,10 @@ def plant(connection: Connection) -> None:
             category.message_method, category.prompt_template = method, template
             session.add(category)
         session.flush()
+
+
+def untouched(category: Category) -> bool:
+    """Whether this is a built-in category as it was planted."""
+    planted = (category.id, category.name, category.message_method, category.prompt_template)
+    others = (category.summary_model, category.auto_save_category_id)
+    return category.is_builtin and planted in BUILTIN_CATEGORIES and others == (None, None)

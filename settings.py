@@ -78,6 +78,10 @@ class Settings(BaseSettings):
         None, description="Proxy for calls to the providers; `HTTPS_PROXY` is not read."
     )
     max_body_mb: float = Field(20, gt=0, le=10_000, description="Largest request body, in MB.")
+    backup_dir: Path | None = Field(
+        None, description="When set, a copy of the database is put there once a day."
+    )
+    backup_keep: int = Field(7, ge=1, le=10_000, description="How many of those copies are kept.")
     log_level: LogLevel = Field("info", description="`debug`, `info`, `warning` or `error`.")
 
     @property

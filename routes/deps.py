@@ -1,11 +1,16 @@
 """What routes are given: the database, the running turns, the caller's key, and ids from paths."""
 
+import os
 import re
+import tempfile
+from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query, Request
+from fastapi.responses import FileResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BeforeValidator, Field, SecretStr
+from starlette.types import Receive, Scope, Send
 
 from catalogue import Catalogue
 from db import Database
@@ -87,3 +92,24 @@ TURN: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
     **errors(400, 401, 402, 403, 404, 408, 409, 413, 429, 502, 503, 504, 507),
 }
+
+
+def temporary_file(ending: str) -> FilePath:
+    """A new file that only its owner may read; whoever asks for it deletes it."""
+    handle, name = tempfile.mkstemp(ending)
+    os.close(handle)
+    return FilePath(name)
+
+
+def discard(path: FilePath) -> None:
+    path.unlink(missing_ok=True)
+
+
+class TemporaryFileResponse(FileResponse):
+    """Sends a file and deletes it, also where the client leaves in the middle."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            discard(FilePath(self.path))

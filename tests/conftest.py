@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
+import index
 from main import create_app, server
 from settings import Settings
 from tests.upstream import Upstream
@@ -87,6 +89,16 @@ def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.005)
+
+
+@contextmanager
+def database_file(settings: Settings) -> Iterator[sqlite3.Connection]:
+    """The file itself, to look into it or to change it as a crash would; commits at the end."""
+    connection = sqlite3.connect(settings.database_path)
+    index.register(connection)
+    with connection:
+        yield connection
+    connection.close()
 
 
 @contextmanager

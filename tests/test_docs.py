@@ -59,7 +59,7 @@ def test_every_endpoint_is_listed_and_every_listed_one_exists(readme: str, tmp_p
 
 
 @pytest.mark.parametrize("readme", READMES)
-@pytest.mark.parametrize("name", ["run", "test", "chat"])
+@pytest.mark.parametrize("name", ["run", "test", "chat", "keep"])
 def test_both_languages_give_the_same_commands(readme: str, name: str) -> None:
     assert code(readme, name) == code("README.md", name)
 

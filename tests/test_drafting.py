@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sqlite3
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from drafting import fill
 from settings import Settings
-from tests.conftest import Client, serve, wait_until
+from tests.conftest import Client, database_file, serve, wait_until
 from tests.upstream import Upstream
 
 
@@ -164,7 +163,7 @@ def test_a_crash_leaves_an_interrupted_draft_and_no_document(
 ) -> None:
     with serve(settings) as client:
         generate(client, discussed(client), model="cut:in-text")
-    with sqlite3.connect(settings.database_path) as file:
+    with database_file(settings) as file:
         file.execute("UPDATE plan_draft SET status = 'streaming'")
     with serve(settings) as client:
         (draft,) = drafts(client)

@@ -1,6 +1,5 @@
 """The same request sent twice is one turn."""
 
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -8,7 +7,7 @@ import httpx2
 import pytest
 
 from settings import Settings
-from tests.conftest import Client, serve, wait_until
+from tests.conftest import Client, database_file, serve, wait_until
 from tests.upstream import Upstream
 
 
@@ -90,7 +89,7 @@ def test_a_turn_cut_off_by_a_crash_is_told_and_asked_again_only_on_purpose(
     with serve(settings) as client:
         chat = client.create(model="hello")
         reply_id = say(client, chat).json()["assistant_message_id"]
-    with sqlite3.connect(settings.database_path) as file:
+    with database_file(settings) as file:
         file.execute("UPDATE message SET status = 'streaming' WHERE role = 'assistant'")
     with serve(settings) as client:
         answer = say(client, chat)

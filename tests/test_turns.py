@@ -1,13 +1,12 @@
 """The life of a turn, over real sockets."""
 
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
 from settings import Settings
-from tests.conftest import Client, serve, stream, wait_until
+from tests.conftest import Client, database_file, serve, stream, wait_until
 from tests.upstream import Upstream
 
 
@@ -30,7 +29,7 @@ def test_the_question_and_an_empty_reply_are_stored_before_the_upstream_answers(
     chat = client.create(model="gate:0")
     with stream(client, chat) as events:
         events.next()
-        with sqlite3.connect(settings.database_path) as file:
+        with database_file(settings) as file:
             rows = file.execute("SELECT role, content, status FROM message ORDER BY id").fetchall()
         assert rows == [("user", "hi", "complete"), ("assistant", "", "streaming")]
         upstream.open_gate()
@@ -183,7 +182,7 @@ def test_a_reply_cut_off_by_a_crash_is_interrupted_after_the_restart(
     with serve(settings) as client:
         chat = client.create(model="hello")
         client.say(chat, "hi")
-    with sqlite3.connect(settings.database_path) as file:
+    with database_file(settings) as file:
         file.execute("UPDATE message SET status = 'streaming' WHERE role = 'assistant'")
     with serve(settings) as client:
         reply = client.history(chat)[-1]

@@ -1,0 +1,279 @@
+"""Our own export, taken back: what is there already stays as it is, so a file may come twice.
+
+Ids stay what they were where they are free; where one is taken the row gets another, and all that
+refers to it follows. Each conversation is stored whole, in a transaction of its own, or not at all.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import IO, Any
+
+from pydantic import ValidationError
+from sqlalchemy import func, insert, inspect, update
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, SQLModel, col, select
+
+import interchange
+import seeds
+import versions
+from archive import Archive, message_of, row_of
+from db import Database, ensure_project
+from errors import Invalid, ServiceError
+from models import (
+    Category,
+    Conversation,
+    Document,
+    DocumentReference,
+    Imported,
+    Message,
+    Project,
+    Skipped,
+)
+
+MOST_SKIPPED_TOLD = 1000
+PAGE = 50
+# What others refer to comes first.
+STORING_ORDER = ("projects", "categories", "documents", "conversations", "references")
+
+Item = dict[str, Any]
+Progress = Callable[[int, int], None]
+
+
+async def take(db: Database, file: IO[bytes], progress: Progress | None = None) -> Imported:
+    """Store what a file has and the database has not; Invalid where it is no export of ours."""
+    archive = await asyncio.to_thread(Archive, file)
+    if archive.head.get("format") != interchange.FORMAT:
+        raise Invalid(f"must be {interchange.FORMAT}: other files are not taken", field="format")
+    if archive.head.get("version") != interchange.FORMAT_VERSION:
+        raise Invalid(f"must be {interchange.FORMAT_VERSION}", field="version")
+    store = Store()
+    done, total = 0, archive.counts.total()
+    for name in STORING_ORDER:
+        items = archive.items(name)
+        while page := await asyncio.to_thread(_next, items, 1 if name == "conversations" else PAGE):
+            await db.write(store.page, name, page)
+            done += len(page)
+            if progress:
+                progress(done, total)
+    await db.write(store.mend)
+    return store.result
+
+
+def _next(items: Iterator[Any], count: int) -> list[Any]:
+    return list(islice(items, count))
+
+
+class Store:
+    """What has been stored of a file so far, and which ids its rows were given."""
+
+    def __init__(self) -> None:
+        self.result = Imported(added={}, existing={}, skipped=[], skipped_count=0)
+        self._projects: dict[int, int] = {0: 0}
+        self._categories: dict[int, int] = {}
+        self._documents: dict[int, int] = {}
+        # Only those that could not keep their id.
+        self._messages: dict[int, int] = {}
+        self._targets: dict[int, int] = {}
+        self._sources: dict[int, list[int]] = {}
+
+    def page(self, session: Session, name: str, items: list[Any]) -> None:
+        """Store these, each whole or not at all."""
+        store: dict[str, Callable[[Session, Item], bool]] = {
+            "projects": self._project,
+            "categories": self._category,
+            "documents": self._document,
+            "conversations": self._conversation,
+            "references": self._reference,
+        }
+        for item in items:
+            try:
+                with session.begin_nested():
+                    added = store[name](session, item)
+            except (ValidationError, ServiceError, IntegrityError, OverflowError) as error:
+                self._skip(name, item, error)
+            else:
+                counts = self.result.added if added else self.result.existing
+                counts[name] = counts.get(name, 0) + 1
+
+    def mend(self, session: Session) -> None:
+        """Let categories and documents refer to rows that were stored after them."""
+        for id_, target in self._targets.items():
+            values = {"auto_save_category_id": self._categories.get(target)}
+            session.execute(update(Category).where(col(Category.id) == id_).values(**values))
+        for id_, sources in self._sources.items():
+            ids = [self._messages.get(source, source) for source in sources]
+            query = update(Document).where(col(Document.id) == id_)
+            session.execute(query.values(message_ids=ids))
+
+    def _skip(self, name: str, item: Any, error: Exception) -> None:
+        self.result.skipped_count += 1
+        if len(self.result.skipped) < MOST_SKIPPED_TOLD:
+            id_ = item.get("id") if isinstance(item, dict) else None
+            known = _sayable(str(id_)) if isinstance(id_, int | str) else None
+            self.result.skipped.append(
+                Skipped(kind=name, id=known, reason=_sayable(_reason(error)))
+            )
+
+    def _project(self, session: Session, item: Item) -> bool:
+        row = row_of("projects", item)
+        here = session.get(Project, row["id"])
+        if here is None or here.created_time != row["created_time"]:
+            named = session.exec(select(Project).where(Project.name == row["name"])).first()
+            here = named or here if here and here.name == row["name"] else named
+        if here:
+            self._projects[row["id"]] = here.id or 0
+            return False
+        self._projects[row["id"]] = _insert(session, Project, row)
+        return True
+
+    def _category(self, session: Session, item: Item) -> bool:
+        row = row_of("categories", item)
+        old, target = row["id"], row.pop("auto_save_category_id")
+        here = session.get(Category, old)
+        if not (here and (row["is_builtin"] or here.created_time == row["created_time"])):
+            here = session.exec(select(Category).where(Category.name == row["name"])).first()
+        if here is None:
+            row["is_builtin"] = False
+            self._categories[old] = _insert(session, Category, row)
+        else:
+            assert here.id is not None
+            self._categories[old] = here.id
+            if here.id != old or not seeds.untouched(here):
+                return False
+            # Nobody has edited what this file was planted with: it takes the other one's place.
+            here.sqlmodel_update(row)
+            session.flush()
+        if target is not None:
+            self._targets[self._categories[old]] = target
+        return row["is_builtin"] is False
+
+    def _document(self, session: Session, item: Item) -> bool:
+        row = row_of("documents", item)
+        row["project_id"] = self._project_of(session, row)
+        row["category_id"] = self._known(self._categories, row["category_id"], "category_id")
+        same = versions.of(row["project_id"], row["category_id"], row["filename"])
+        twins = select(Document).where(*same, Document.created_time == row["created_time"])
+        here = session.get(Document, row["id"])
+        for twin in [here, *session.exec(twins)]:
+            alike = twin and (twin.created_time, twin.content) == (
+                row["created_time"],
+                row["content"],
+            )
+            if twin and alike and twin.id is not None:
+                self._documents[row["id"]] = twin.id
+                return False
+        taken = session.exec(select(Document.id).where(*same, Document.version == row["version"]))
+        if taken.first() is not None:
+            row["version"] = versions.next_version(
+                session, row["project_id"], row["category_id"], row["filename"]
+            )
+        old = row["id"]
+        self._documents[old] = _insert(session, Document, row)
+        if row["message_ids"]:
+            self._sources[self._documents[old]] = row["message_ids"]
+        return True
+
+    def _conversation(self, session: Session, item: Item) -> bool:
+        if not isinstance(item, dict) or not isinstance(item.get("messages"), list):
+            raise Invalid("must be a list", field="messages")
+        row = row_of("conversations", {k: v for k, v in item.items() if k != "messages"})
+        if session.get(Conversation, row["id"]) or _from_elsewhere(session, row):
+            return False
+        row["project_id"] = self._project_of(session, row)
+        rows = [message_of(message, row["id"]) for message in item["messages"]]
+        rows.sort(key=lambda message: int(message["id"]))
+        active = row.pop("active_message_id")
+        _insert(session, Conversation, row)
+        new_ids = self._insert_messages(session, rows)
+        if active is not None and active not in new_ids:
+            raise Invalid("is none of its messages", field="active_message_id")
+        query = update(Conversation).where(col(Conversation.id) == row["id"])
+        session.execute(query.values(active_message_id=new_ids.get(active)))
+        self._messages |= {old: new for old, new in new_ids.items() if old and old != new}
+        added = self.result.added
+        added["messages"] = added.get("messages", 0) + len(rows)
+        return True
+
+    def _insert_messages(self, session: Session, rows: list[Item]) -> dict[int | None, int]:
+        """Parents first, so that a new id is above its parent's. What id each was given."""
+        ids = json.dumps([row["id"] for row in rows])
+        taken = select(Message.id).where(col(Message.id).in_(_listed(ids)))
+        keep = session.exec(taken.limit(1)).first() is None
+        given: dict[int | None, int] = {}
+        for row in rows:
+            old, parent = row["id"], row["parent_id"]
+            if (parent is not None and parent not in given) or old in given:
+                raise Invalid("must be an earlier message of the conversation", field="parent_id")
+            row["parent_id"] = given[parent] if parent is not None else None
+            if asked := (row["request"] or {}).get("documents"):
+                row["request"]["documents"] = [self._documents.get(id_, id_) for id_ in asked]
+            given[old] = _insert(session, Message, row if keep else {**row, "id": None})
+        return given
+
+    def _reference(self, session: Session, item: Item) -> bool:
+        row = row_of("references", item)
+        row["project_id"] = self._project_of(session, row)
+        row["document_id"] = self._known(self._documents, row["document_id"], "document_id")
+        known_by = ("project_id", "conversation_id", "document_id")
+        table = inspect(DocumentReference).local_table.c
+        same = (table[name].is_not_distinct_from(row[name]) for name in known_by)
+        if session.execute(select(table.id).where(*same)).first():
+            return False
+        _insert(session, DocumentReference, row)
+        return True
+
+    def _project_of(self, session: Session, row: Item) -> int:
+        """Its project here; one that the file only names by number is made, as it is elsewhere."""
+        old: int = row["project_id"]
+        if old not in self._projects:
+            ensure_project(session, old)
+        return self._projects.get(old, old)
+
+    def _known(self, ids: dict[int, int], old: int, field: str) -> int:
+        if old not in ids:
+            raise Invalid("names what the file has not", field=field)
+        return ids[old]
+
+
+def _insert(session: Session, table: type[SQLModel], row: Item) -> Any:
+    """Store a row, under its id if that is free; the id."""
+    core = inspect(table).local_table
+    if (
+        row["id"] is not None
+        and session.execute(select(core.c.id).where(core.c.id == row["id"])).first()
+    ):
+        row = {**row, "id": None}
+    if row["id"] is None:
+        row = {name: value for name, value in row.items() if name != "id"}
+    return session.execute(insert(core).values(**row).returning(core.c.id)).scalar_one()
+
+
+def _from_elsewhere(session: Session, row: Item) -> bool:
+    """Whether the conversation was brought here from the same source before."""
+    if row["external_id"] is None:
+        return False
+    same = (Conversation.source == row["source"], Conversation.external_id == row["external_id"])
+    return session.exec(select(Conversation.id).where(*same)).first() is not None
+
+
+def _listed(ids: str) -> Any:
+    return select(func.json_each(ids).table_valued("value"))
+
+
+def _reason(error: Exception) -> str:
+    """Why, in a sentence that repeats nothing of what was said."""
+    if isinstance(error, ValidationError):
+        problem = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        return f"{where}: {message}" if where else message
+    if isinstance(error, ServiceError):
+        return error.detail
+    return "It clashes with what is there already"
+
+
+def _sayable(text: str) -> str:
+    """Without the lone surrogates that no answer can carry, and not too long."""
+    return text[:200].encode(errors="replace").decode()
