@@ -17,6 +17,7 @@ from models import (
     Conversation,
     Document,
     DocumentReference,
+    Draft,
     Message,
     MessageStatus,
     Project,
@@ -122,6 +123,18 @@ SHAPES: dict[str, type[BaseModel]] = {
         usage=Object,
     ),
     "references": _shape(DocumentReference, id=RowId, project_id=ProjectId, document_id=RowId),
+    "drafts": _shape(
+        Draft,
+        id=RowId,
+        project_id=ProjectId,
+        category_id=RowId,
+        filename=Label,
+        status=MessageStatus,
+        document_id=None,
+        message_ids=list[int] | None,
+        usage=Object,
+        extra=Object,
+    ),
     "conversations": _shape(Conversation, id=LongId, project_id=ProjectId),
 }
 MESSAGE = _shape(
@@ -139,7 +152,7 @@ MESSAGE = _shape(
 
 def row_of(name: str, item: Any) -> Item:
     """A row of one of the lists, checked."""
-    return SHAPES[name].model_validate(item).model_dump()
+    return _ended(SHAPES[name].model_validate(item).model_dump())
 
 
 def message_of(item: Any, conversation_id: str) -> Item:
@@ -147,7 +160,11 @@ def message_of(item: Any, conversation_id: str) -> Item:
     row = MESSAGE.model_validate(item).model_dump()
     if row["conversation_id"] != conversation_id:
         raise Invalid("must be that of the conversation", field="conversation_id")
-    if row["status"] == "streaming":
-        # It was being written when the file was; nobody writes it on.
+    return _ended(row)
+
+
+def _ended(row: Item) -> Item:
+    """What was being written when the file was; nobody writes it on."""
+    if row.get("status") == "streaming":
         row |= {"status": "interrupted", "error": CUT_OFF, "error_status": 503}
     return row

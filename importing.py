@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import IO, Any
+from uuid import uuid4
 
 from pydantic import ValidationError
 from sqlalchemy import func, insert, inspect, update
@@ -26,6 +27,7 @@ from models import (
     Conversation,
     Document,
     DocumentReference,
+    Draft,
     Imported,
     Message,
     Project,
@@ -35,7 +37,7 @@ from models import (
 MOST_SKIPPED_TOLD = 1000
 PAGE = 50
 # What others refer to comes first.
-STORING_ORDER = ("projects", "categories", "documents", "conversations", "references")
+STORING_ORDER = ("projects", "categories", "documents", "conversations", "references", "drafts")
 
 Item = dict[str, Any]
 Progress = Callable[[int, int], None]
@@ -49,6 +51,8 @@ async def take(db: Database, file: IO[bytes], progress: Progress | None = None) 
     if archive.head.get("version") != interchange.FORMAT_VERSION:
         raise Invalid(f"must be {interchange.FORMAT_VERSION}", field="version")
     store = Store()
+    for name in archive.counts.keys() - set(STORING_ORDER):
+        store.skip(name, None, Invalid("is no list that this version knows", field=name))
     done, total = 0, archive.counts.total()
     for name in STORING_ORDER:
         items = archive.items(name)
@@ -86,13 +90,14 @@ class Store:
             "documents": self._document,
             "conversations": self._conversation,
             "references": self._reference,
+            "drafts": self._draft,
         }
         for item in items:
             try:
                 with session.begin_nested():
                     added = store[name](session, item)
             except (ValidationError, ServiceError, IntegrityError, OverflowError) as error:
-                self._skip(name, item, error)
+                self.skip(name, item, error)
             else:
                 counts = self.result.added if added else self.result.existing
                 counts[name] = counts.get(name, 0) + 1
@@ -107,7 +112,8 @@ class Store:
             query = update(Document).where(col(Document.id) == id_)
             session.execute(query.values(message_ids=ids))
 
-    def _skip(self, name: str, item: Any, error: Exception) -> None:
+    def skip(self, name: str, item: Any, error: Exception) -> None:
+        """Tell of what could not be stored."""
         self.result.skipped_count += 1
         if len(self.result.skipped) < MOST_SKIPPED_TOLD:
             id_ = item.get("id") if isinstance(item, dict) else None
@@ -222,6 +228,19 @@ class Store:
         if session.execute(select(table.id).where(*same)).first():
             return False
         _insert(session, DocumentReference, row)
+        return True
+
+    def _draft(self, session: Session, item: Item) -> bool:
+        row = row_of("drafts", item)
+        row["project_id"] = self._project_of(session, row)
+        row["category_id"] = self._known(self._categories, row["category_id"], "category_id")
+        known_by = ("conversation_id", "category_id", "created_time")
+        table = inspect(Draft).local_table.c
+        if session.execute(
+            select(table.id).where(*(table[name] == row[name] for name in known_by))
+        ).first():
+            return False
+        _insert(session, Draft, {**row, "session_id": uuid4().hex})
         return True
 
     def _project_of(self, session: Session, row: Item) -> int:

@@ -23,6 +23,7 @@ from models import (
     Conversation,
     Document,
     DocumentReference,
+    Draft,
     Message,
     Project,
 )
@@ -37,6 +38,7 @@ TABLES: dict[str, type[SQLModel]] = {
     "categories": Category,
     "documents": Document,
     "references": DocumentReference,
+    "drafts": Draft,
 }
 PAGE = 50
 
@@ -134,8 +136,10 @@ async def _pages(db: Database, table: type[SQLModel]) -> AsyncIterator[list[Item
 
 
 def _page(session: Session, table: type[SQLModel], after: int) -> list[Item]:
-    key = inspect(table).local_table.c.id
-    return list(_rows(session, table, key > after, limit=PAGE))
+    condition = inspect(table).local_table.c.id > after
+    if table is Draft:  # those that became a document are told there
+        condition &= col(Draft.document_id).is_(None)
+    return list(_rows(session, table, condition, limit=PAGE))
 
 
 def _next(session: Session, after: str) -> Item | None:

@@ -22,6 +22,7 @@ import markdown
 from db import Database
 from models import Conversation, Document, DocumentReference, Message, Project
 from tests.conftest import Client, make_settings, serve
+from tests.upstream import Upstream
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 labels = texts.filter(bool)
@@ -223,6 +224,28 @@ def test_the_service_takes_what_it_gave(tmp_path: Path) -> None:
         assert client.get("/v1/search", params={"q": "你好"}).json()["results"]
         again = client.get("/v1/export").json()
     assert again | {"exported_at": ""} == answer.json() | {"exported_at": ""}
+
+
+def test_an_unfinished_draft_comes_along(tmp_path: Path, upstream: Upstream) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    with serve(make_settings(tmp_path / "one", upstream)) as client:
+        chat = client.create(model="hello")
+        client.say(chat, "a boat")
+        body = {"conversation_id": chat, "category_id": 1, "model": "cut:in-text"}
+        assert client.post("/v1/plan/documents/generate", json=body).status_code == 502
+        file = client.get("/v1/export").json()
+    with serve(make_settings(tmp_path / "two", upstream)) as client:
+        assert client.post("/v1/import", json=file).json()["added"]["drafts"] == 1
+        assert client.post("/v1/import", json=file).json()["existing"]["drafts"] == 1
+        (draft,) = client.get("/v1/plan/drafts").json()
+    assert (draft["content"], draft["status"]) == ("half a ", "interrupted")
+
+
+def test_a_list_that_is_not_known_is_told(client: Client) -> None:
+    file = {**client.get("/v1/export").json(), "surprises": [{"id": 1}]}
+    (skipped,) = client.post("/v1/import", json=file).json()["skipped"]
+    assert skipped["kind"] == "surprises"
 
 
 @pytest.mark.parametrize(
