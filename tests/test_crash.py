@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -285,3 +285,22 @@ def test_a_read_only_disk_stops_the_start_with_a_sentence(disk: Path) -> None:
     mount("-o", "remount,rw", str(disk))
     with run(environment(disk)) as service:
         assert len(service.client.get("/v1/chat/conversations").json()) == 1
+
+
+def test_a_file_that_another_program_holds_delays_but_loses_nothing(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    """For longer than a write waits for it."""
+    with run(environment(tmp_path, upstream)) as service:
+        client = service.client
+        chat = client.create(model="gate:2")
+        with stream(client, chat) as events:
+            events.next()
+            with closing(sqlite3.connect(tmp_path / "chat.db", isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                upstream.open_gate()
+                *_, final, _done = events.rest()
+                assert final["error"]["status"] == 503
+                other.execute("ROLLBACK")
+        wait_until(lambda: client.history(chat)[-1]["status"] == "complete")
+        assert client.history(chat)[-1]["content"] == "w0 w1 rest"

@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from deltas import Delta, DeltaReader, Event, EventReader, PlaceholderFilter
+from deltas import (
+    Delta,
+    DeltaReader,
+    Event,
+    EventReader,
+    PlaceholderFilter,
+    merge_tool_calls,
+)
 
 
 def read(data: bytes, size: int) -> list[Event]:
@@ -92,6 +99,23 @@ def test_an_error_inside_the_stream_has_its_own_status_and_sentence(
 def test_what_cannot_be_stored_is_replaced() -> None:
     data = chunk(content="a\0b") + b'data: {"choices":[{"delta":{"content":"\\ud83d"}}]}\n\n'
     assert DeltaReader().feed(data).text == "a\ufffdb\ufffd"
+
+
+def test_tool_calls_are_put_together_however_oddly_they_come() -> None:
+    calls: list[dict[str, object]] = []
+    pieces: list[dict[str, object]] = [
+        {"index": 1, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}},
+        {"index": 1, "id": "", "type": None, "function": {"arguments": '{"x":'}},
+        {"index": 1, "function": {"name": None, "arguments": " 1}"}},
+        {"index": 0, "id": "b", "function": {"name": "g", "arguments": {"y": 2}}},
+        {"id": "c", "function": None},
+    ]
+    merge_tool_calls(calls, pieces)
+    assert [(call.get("id"), call.get("function")) for call in calls] == [
+        ("a", {"name": "f", "arguments": '{"x": 1}'}),
+        ("b", {"name": "g", "arguments": '{"y": 2}'}),
+        ("c", None),
+    ]
 
 
 ANSWER = 'The answer says "Thinking... (3s elapsed)" and *Thinking...*'

@@ -131,6 +131,30 @@ def test_a_client_that_leaves_gets_its_document(client: Client, upstream: Upstre
     assert document["content"] == "w0 w1 rest"
 
 
+@pytest.mark.parametrize("model", ["short:length", "short:content_filter", "words:0"])
+def test_an_answer_that_was_cut_short_or_is_empty_is_no_document(
+    client: Client, model: str
+) -> None:
+    answer = generate(client, discussed(client), model=model)
+    assert (answer.status_code, len(drafts(client))) == (502, 1)
+    assert client.get("/v1/plan/documents/latest").json()["total"] == 0
+
+
+def test_a_category_is_not_deleted_under_a_document_that_is_being_made(
+    client: Client, upstream: Upstream
+) -> None:
+    category = client.post("/v1/plan/categories", json={"name": "mine"}).json()["id"]
+    path = f"/v1/plan/categories/{category}"
+    chat = discussed(client)
+    body = {"conversation_id": chat, "category_id": category, "model": "gate", "stream": True}
+    with client.stream("POST", "/v1/plan/documents/generate", json=body) as answer:
+        assert client.delete(path, params={"force": "true"}).status_code == 409
+        upstream.open_gate()
+        assert b"[DONE]" in answer.read()
+    assert client.delete(path).status_code == 409
+    assert client.delete(path, params={"force": "true"}).status_code == 200
+
+
 @pytest.mark.parametrize("model", ["cut:in-text", "no-finish", "refuse:402"])
 def test_what_is_not_whole_stays_a_draft(client: Client, model: str) -> None:
     chat = discussed(client)

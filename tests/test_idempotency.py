@@ -1,6 +1,7 @@
 """The same request sent twice is one turn."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -8,6 +9,7 @@ import pytest
 
 from settings import Settings
 from tests.conftest import Client, database_file, serve, wait_until
+from tests.process import environment, run
 from tests.upstream import Upstream
 
 
@@ -27,6 +29,12 @@ def test_a_finished_turn_is_repeated_not_asked_again(client: Client, upstream: U
     assert streamed.endswith("data: [DONE]\n\n")
     assert len(client.history(chat)) == 2
     assert len(upstream.calls) == 1
+
+
+def test_a_turn_is_repeated_under_a_loop_that_checks_its_threads(tmp_path: Path) -> None:
+    with run(environment(tmp_path)) as service:
+        chat = service.client.create(model="echo")
+        assert say(service.client, chat).json() == say(service.client, chat).json()
 
 
 def test_a_running_turn_is_joined(client: Client, upstream: Upstream) -> None:

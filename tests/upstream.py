@@ -157,6 +157,28 @@ async def crlf(line: Line) -> None:
 
 
 @script
+async def terse(line: Line) -> None:
+    """Events without the blank that the standard allows after the colon, all in one go."""
+    events = chunk({"content": "text"}) + chunk({}, "stop") + DONE
+    await line.send(HEAD + events.replace(b"data: ", b"data:"))
+
+
+@script
+async def short(line: Line, reason: str) -> None:
+    """A reply that ends before it is whole, and says why."""
+    await line.send(HEAD)
+    await line.say("half a text")
+    await line.end(reason)
+
+
+@script
+async def mumble(line: Line, status: str) -> None:
+    """A refusal that breaks off."""
+    head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n"
+    await line.send(head.encode() + b'{"error": {"mess')
+
+
+@script
 async def silent(line: Line) -> None:
     """Nothing, ever."""
     await asyncio.Event().wait()

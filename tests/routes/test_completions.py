@@ -183,14 +183,30 @@ def test_a_kept_completion_is_a_turn(client: Client, upstream: Upstream, stream:
     assert sent["messages"] == [said("system", "be kind"), USER]
 
 
-@pytest.mark.parametrize("model", ["hello", "tool", "rich:logprobs", "rich:choices", "words:50"])
-def test_a_kept_stream_brings_the_upstreams_own_events(
-    client: Client, upstream: Upstream, model: str
-) -> None:
-    assert (
-        complete(client, model=model, stream=True, store=True).text
-        == complete(client, model=model, stream=True).text
-    )
+@pytest.mark.parametrize(
+    "model", ["hello", "tool", "rich:logprobs", "rich:choices", "words:50", "crlf"]
+)
+def test_a_kept_stream_brings_the_upstreams_own_events(client: Client, model: str) -> None:
+    stored = complete(client, model=model, stream=True, store=True).text
+    passed = complete(client, model=model, stream=True).text
+    # Of all its bytes only `[DONE]` is ours: it is said once the reply is stored.
+    assert stored.replace("\r\n", "\n") == passed.replace("\r\n", "\n")
+
+
+def test_a_kept_stream_without_blanks_loses_nothing(client: Client) -> None:
+    answer = complete(client, model="terse", stream=True, store=True)
+    assert '"content": "text"' in answer.text
+    assert answer.text.endswith("data: [DONE]\n\n")
+    assert client.history(answer.headers["x-conversation-id"])[-1]["content"] == "text"
+
+
+def test_another_system_prompt_is_another_conversation(client: Client) -> None:
+    rest = [USER, said("assistant", "你好, world!"), said("user", "more")]
+    lawyer = kept(client, said("system", "You are a lawyer"), USER)
+    pirate = kept(client, said("system", "You are a pirate"), USER)
+    assert kept(client, said("system", "You are a lawyer"), *rest) == lawyer
+    assert kept(client, said("system", "You are a pirate"), *rest) == pirate
+    assert contents(client, lawyer)[0] == "You are a lawyer"
 
 
 def test_a_growing_history_continues_its_conversation(client: Client) -> None:
@@ -330,6 +346,24 @@ def test_a_kept_completion_can_be_stopped(client: Client) -> None:
         client.post("/v1/chat/stop-stream", json={"session_id": session})
         assert asking.result().text.endswith("data: [DONE]\n\n")
     assert client.history(chat)[-1]["status"] == "stopped"
+
+
+def test_a_stopped_completion_that_is_not_streamed_is_no_success(client: Client) -> None:
+    with ThreadPoolExecutor() as pool:
+        asking = pool.submit(complete, client, model="silent", store=True)
+        wait_until(lambda: client.get("/v1/chat/conversations").json())
+        chat = client.get("/v1/chat/conversations").json()[0]["id"]
+        session = client.history(chat)[-1]["session_id"]
+        client.post("/v1/chat/stop-stream", json={"session_id": session})
+        assert asking.result().status_code == 409
+
+
+def test_a_refusal_that_breaks_off_is_told(client: Client) -> None:
+    for keep in (True, False):
+        answer = complete(client, model="mumble:400", store=keep)
+        assert answer.status_code == 502
+        assert answer.json()["error"]["message"] == answer.json()["detail"]
+    assert client.say(client.create(model="mumble:429"), "hi").status_code == 502
 
 
 @pytest.mark.parametrize("model", ["refuse:429:1", "refuse:500"])

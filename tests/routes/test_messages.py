@@ -163,6 +163,8 @@ def test_content_parts_are_stored_and_sent_as_they_are(client: Client, upstream:
         {"role": "user", "content": [{"type": "video", "video": "x"}]},
         {"role": "user", "content": "a\0b"},
         {"role": "robot", "content": "x"},
+        {"role": "system", "content": "x", "options": {"temperature": 1}},
+        {"role": "assistant", "content": "x", "system_prompt_append": "y"},
         {"role": "tool", "content": "x"},
         {"content": "x"},
         {"role": "user"},

@@ -95,6 +95,16 @@ def test_a_conversation_refers_only_to_what_its_project_has_and_does_not_refer_t
     assert referenced(client.get(of_chat(chat))) == []
 
 
+def test_a_conversation_that_moves_leaves_its_references_behind(client: Client) -> None:
+    a = document(client, "a")
+    chat = client.create(project_id=1)
+    refer(client, of_chat(chat), a)
+    client.put(f"/v1/chat/conversations/{chat}", json={"project_id": 1, "name": "same project"})
+    assert referenced(client.get(of_chat(chat))) == [a]
+    client.put(f"/v1/chat/conversations/{chat}", json={"project_id": 2})
+    assert referenced(client.get(of_chat(chat))) == []
+
+
 def test_deleting_a_document_removes_its_references(client: Client) -> None:
     a, b = document(client, "a"), document(client, "b")
     chat = client.create(project_id=1)
