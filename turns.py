@@ -34,7 +34,7 @@ SAVE_PAUSE = 0.25
 LONGEST_REPLY = 128 * 2**20
 # An end that cannot be stored (a full disk) is tried again until it can.
 STORE_AGAIN_PAUSE = 1.0
-FIND_AGAIN_PAUSE = 0.05
+FIND_AGAIN_PAUSE, FIND_TRIES = 0.05, 40
 
 STOPPED = Outcome("stopped", finish_reason="stopped")
 SHUT_DOWN = Outcome(
@@ -98,7 +98,7 @@ class Turns:
 
     async def find(self, message_id: int) -> Reply:
         """The reply with this id, running or stored; NotFound where there is none."""
-        while True:
+        for _ in range(FIND_TRIES):
             for reply in self._running.values():
                 if (reply.table, reply.message_id) == (Message, message_id):
                     return reply
@@ -107,6 +107,7 @@ class Turns:
                 return _restored(row)
             # It has begun since we looked; or its end has been committed, and it leaves just now.
             await asyncio.sleep(FIND_AGAIN_PAUSE)
+        raise ServiceError("The end of this reply could not be stored", status=503)
 
     async def stop(self, session_id: str) -> None:
         """End a running reply and wait until it is stored; one that has ended stays as it is."""
