@@ -6,9 +6,21 @@ that history shows and the model is sent; it is NULL while there is no message.
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, inspect, literal, select, update
+from sqlalchemy import (
+    Row,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    inspect,
+    literal,
+    select,
+    update,
+)
 from sqlmodel import Session, col
 
 from db import require
@@ -23,13 +35,19 @@ node = inspect(Message).local_table
 
 def branch(session: Session, leaf: int | None, *columns: Any) -> Sequence[Row[Any]]:
     """These columns of the messages from the first one down to `leaf`, oldest first."""
-    start = select(node.c.id, node.c.parent_id, literal(0).label("depth")).where(node.c.id == leaf)
+    return session.execute(_branch(*columns), {"leaf": leaf}).all()
+
+
+@cache
+def _branch(*columns: Any) -> Select[Any]:
+    """Made once for each choice of columns: putting it together costs more than running it."""
+    at_leaf = node.c.id == bindparam("leaf")
+    start = select(node.c.id, node.c.parent_id, literal(0).label("depth")).where(at_leaf)
     path = start.cte("path", recursive=True)
     path = path.union_all(
         select(node.c.id, node.c.parent_id, path.c.depth + 1).where(node.c.id == path.c.parent_id)
     )
-    query = select(*columns).join(path, node.c.id == path.c.id).order_by(path.c.depth.desc())
-    return session.execute(query).all()
+    return select(*columns).join(path, node.c.id == path.c.id).order_by(path.c.depth.desc())
 
 
 def content_columns(content: str | list[Part]) -> dict[str, Any]:
