@@ -28,6 +28,7 @@ DRAIN_PATIENCE = 0.05
 LIST_TIMEOUT = 15.0
 CHAT = "/chat/completions"
 DONE_EVENT = re.compile(rb"^data: ?\[DONE\]", re.M)
+EVENT_END = re.compile(rb"\n\r?\n")
 
 
 class Answer(Protocol):
@@ -125,7 +126,7 @@ class Providers:
             await answer.aclose()
             raise UpstreamError(f"{target.provider} answered with something that is not a chat")
         filter_ = PlaceholderFilter() if target.provider == "poe" else None
-        return Chat(answer, filter_, target.key)
+        return Chat(answer, filter_, target.key, keeps_raw=faithful)
 
     async def forward(
         self, target: Target, path: str, body: dict[str, Any], faithful: bool = True
@@ -178,10 +179,21 @@ class Providers:
 
 
 class Chat:
-    """A reply read from an answer, event stream or not: iterate for its deltas, and close it."""
+    """A reply read from an answer, event stream or not: iterate for its deltas, and close it.
 
-    def __init__(self, answer: Answer, filter_: PlaceholderFilter | None, key: SecretStr) -> None:
+    With `keeps_raw` each delta brings the bytes it was read from.
+    """
+
+    def __init__(
+        self,
+        answer: Answer,
+        filter_: PlaceholderFilter | None,
+        key: SecretStr,
+        *,
+        keeps_raw: bool,
+    ) -> None:
         self._answer = answer
+        self._keeps_raw = keeps_raw
         self._filter = filter_
         self._key = key
         self._cut = b""
@@ -227,7 +239,8 @@ class Chat:
                 raise
             delta = reader.feed(chunk)
             finished = finished or delta.finish_reason is not None
-            delta.raw = self._whole_events(chunk, delta.done)
+            if self._keeps_raw:
+                delta.raw = self._whole_events(chunk, delta.done)
             yield delta
             if delta.done or (finished and reader.failure):
                 await self._drain(chunks)
@@ -244,8 +257,8 @@ class Chat:
         """The bytes of the events that end in this read, but `[DONE]`, which is ours to say."""
         data = self._cut + chunk
         ends = [match.start() for match in DONE_EVENT.finditer(data)] if done else []
-        end = ends[-1] if ends else max(data.rfind(b"\n\n") + 2, data.rfind(b"\n\r\n") + 3)
-        end = max(end, 0) if end > 2 or ends else 0
+        ends = ends or [match.end() for match in EVENT_END.finditer(data)]
+        end = ends[-1] if ends else 0
         self._cut = data[end:]
         return data[:end]
 

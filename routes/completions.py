@@ -37,13 +37,13 @@ async def create_completion(
     names its conversation in `X-Conversation-Id`. A history that goes on from one that was kept
     continues its conversation.
     """
-    body = call.body()
     conversation_id = _named(call)
     wanted = settings.store_completions if call.store is None else call.store
     if not (wanted or conversation_id):
         return await _passed_through(request, "/chat/completions", call, providers, key)
-    # Spent here: the provider is not asked to keep it too.
-    kept = {name: value for name, value in body.items() if name not in ("store", "metadata")}
+    # The provider is not asked to keep it too.
+    spent = ("store", "metadata")
+    kept = {name: value for name, value in call.body().items() if name not in spent}
     _check_messages(kept)
     found = await db.read(_conversation, kept, conversation_id)
     question = Completion(found or str(uuid4()), key, body=kept, is_new=found is None)
