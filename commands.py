@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import IO
 
 import backup
-import importing
 import interchange
 from backup import BackupError
 from db import Database, StartError
 from errors import ServiceError
+from imports import intake
 from models import Imported
 from settings import Settings
 
@@ -72,7 +72,11 @@ def import_file(path: Path, file: Path) -> str:
         result = asyncio.run(_import(path, source))
     for skipped in result.skipped:
         print(f"Skipped {skipped.kind} {skipped.id}: {skipped.reason}", file=sys.stderr)
-    told = (("added", result.added), ("there already", result.existing))
+    told = (
+        ("added", result.added),
+        ("there already", result.existing),
+        ("left out", result.left_out),
+    )
     lines = [f"{title}: {counts}" for title, found in told if (counts := _listed(found))]
     return "\n".join([*lines, f"skipped: {result.skipped_count}"])
 
@@ -93,7 +97,11 @@ def restore_file(path: Path, file: Path) -> str:
 
 COMMANDS: dict[str, tuple[Callable[[Path, Path], str], str]] = {
     "export": (export_file, "Write everything into FILE as JSON; the service may be running."),
-    "import": (import_file, "Take an export back; the service must not be running."),
+    "import": (
+        import_file,
+        "Take an export of this program, ChatGPT, Claude, Open WebUI or LibreChat; "
+        "the service must not be running.",
+    ),
     "backup": (backup_file, "Copy the database to FILE; the service may be running."),
     "restore": (restore_file, "Put a backup in the database's place; the service must not run."),
 }
@@ -123,7 +131,7 @@ async def _import(path: Path, source: IO[bytes]) -> Imported:
     db = Database(path)
     db.open()
     try:
-        return await importing.take(db, source, progress)
+        return await intake.take(db, source, progress)
     finally:
         progress.end()
         await db.close()

@@ -20,18 +20,19 @@ MAX_VERSION = 1_000_000_000
 
 
 def now() -> str:
-    """The present moment as it is stored and sent: ISO 8601, UTC, microseconds, `Z`."""
-    return _iso(datetime.now(UTC))
+    """The present moment, as it is stored and sent."""
+    return iso(datetime.now(UTC))
 
 
-def _iso(moment: datetime) -> str:
+def iso(moment: datetime) -> str:
+    """A moment as it is stored and sent: ISO 8601, UTC, microseconds, `Z`."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _to_utc(value: str) -> str:
     """A time without an offset is the server's local time."""
     try:
-        return _iso(datetime.fromisoformat(value))
+        return iso(datetime.fromisoformat(value))
     except (ValueError, OverflowError):
         raise ValueError("must be a time in ISO 8601, such as 2026-01-31T09:30:00Z") from None
 

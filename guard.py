@@ -25,6 +25,11 @@ HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::\d{1,5})?", re.I)
 JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;|$)", re.I)
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 IMPORT_PATH = "/v1/import"
+# What a file may be sent as. A page elsewhere could send a form too, but not without its Origin.
+FILE_TYPE = re.compile(
+    r"(application/(zip|x-zip-compressed|x-ndjson|octet-stream)|multipart/form-data)\s*(?:;|$)",
+    re.I,
+)
 LARGEST_IMPORT = 512_000_000
 OPEN_PATHS = frozenset({"/health"})
 
@@ -97,7 +102,7 @@ class CallerCheck:
         if _length(headers) > largest_body(self._settings, scope["path"]):
             return ServiceError(TOO_LARGE, status=413)
         unsafe = scope["method"] not in SAFE_METHODS
-        if unsafe and _has_body(headers) and not _is_json(headers):
+        if unsafe and _has_body(headers) and not _takes(scope["path"], headers):
             return ServiceError(
                 "Send the body as JSON, with Content-Type: application/json", status=415
             )
@@ -138,5 +143,8 @@ def _has_body(headers: Headers) -> bool:
     return _length(headers) > 0 or "transfer-encoding" in headers
 
 
-def _is_json(headers: Headers) -> bool:
-    return JSON_TYPE.match(headers.get("content-type", "")) is not None
+def _takes(path: str, headers: Headers) -> bool:
+    """Whether a body of this type is read here: JSON is everywhere, a file where files go."""
+    given = headers.get("content-type", "")
+    is_file = path == IMPORT_PATH and FILE_TYPE.match(given) is not None
+    return is_file or JSON_TYPE.match(given) is not None

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import (
     Row,
     Select,
+    Table,
     bindparam,
     delete,
     func,
@@ -30,7 +31,8 @@ from models import Conversation, Message, MessageUpdate, Part
 
 NAME_LENGTH = 32
 
-node = inspect(Message).local_table
+# Declared as something selectable; a mapped class of ours always has a table.
+node: Table = inspect(Message).local_table  # type: ignore[assignment]
 
 
 def branch(session: Session, leaf: int | None, *columns: Any) -> Sequence[Row[Any]]:
@@ -80,6 +82,14 @@ def append(
         conversation.name = name_from(columns["content"])
     session.add(conversation)
     return message_id
+
+
+def free_id(session: Session) -> int:
+    """The id that the next message is given: higher than any that there ever was."""
+    found = session.connection().exec_driver_sql(
+        "SELECT seq FROM sqlite_sequence WHERE name = 'message'"
+    )
+    return (found.scalar() or 0) + 1
 
 
 def name_from(content: str) -> str | None:

@@ -672,10 +672,13 @@ class Skipped(SQLModel):
 
 
 class Imported(SQLModel):
-    """What came of a file: how many rows of each kind, and what could not be stored."""
+    """What came of a file: how many of each kind, and what could not be stored."""
 
     added: dict[str, int]
     existing: dict[str, int] = Field(description="There already, and left as they are.")
+    left_out: dict[str, int] = Field(
+        description="What the conversations that were added had, and cannot be kept."
+    )
     skipped: list[Skipped] = Field(description="The first thousand.")
     skipped_count: int
 

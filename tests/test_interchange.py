@@ -16,10 +16,10 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 from sqlmodel import Session
 
-import importing
 import interchange
 import markdown
 from db import Database
+from imports import intake
 from models import Conversation, Document, DocumentReference, Message, Project
 from tests.conftest import Client, make_settings, serve
 from tests.upstream import Upstream
@@ -130,11 +130,11 @@ def test_an_export_into_an_empty_database_is_an_equal_one(tmp_path: Path, drawn:
             await one.write(fill, drawn)
             before = await exported(one)
         async for other in opened(tmp_path):
-            first = await importing.take(other, as_file(before))
+            first = await intake.take(other, as_file(before))
             assert first.skipped == []
             assert first.added.get("conversations", 0) == len(drawn)
             assert await exported(other) == before
-            again = await importing.take(other, as_file(before))
+            again = await intake.take(other, as_file(before))
             assert (again.added, again.skipped_count) == ({}, 0)
             assert await exported(other) == before
 
@@ -157,9 +157,9 @@ def test_an_import_beside_other_rows_refers_to_the_right_ones(tmp_path: Path, dr
             before = await exported(one)
         async for other in opened(tmp_path):
             await other.write(others)
-            assert (await importing.take(other, as_file(before))).skipped == []
+            assert (await intake.take(other, as_file(before))).skipped == []
             after = await exported(other)
-            assert (await importing.take(other, as_file(before))).added == {}
+            assert (await intake.take(other, as_file(before))).added == {}
             assert await exported(other) == after
         chats = {chat["id"]: chat for chat in after["conversations"]}
         documents = {item["id"]: item for item in after["documents"]}

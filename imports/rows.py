@@ -1,10 +1,8 @@
-"""A file of the export format, read piece by piece, and what each row in it must look like."""
+"""A file of our own export format, and what each row in it must look like."""
 
 import json
-import re
-from collections import Counter
-from collections.abc import Generator, Iterator
-from typing import IO, Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, StringConstraints, create_model
 from sqlmodel import Field, SQLModel
@@ -12,6 +10,8 @@ from sqlmodel import Field, SQLModel
 import interchange
 from errors import Invalid
 from fields import Body, Id, Label, ProjectId, Time
+from imports import pieces
+from imports.files import JsonFile
 from models import (
     Category,
     Conversation,
@@ -24,7 +24,8 @@ from models import (
     Source,
 )
 
-BLANK = re.compile(r"[ \t\r\n]*")
+LONGEST_HEAD = 1000
+MOST_BLANKS = 1000
 CUT_OFF = "The export was made before the reply ended"
 # Numbers of rows that are kept. AUTOINCREMENT goes on from the highest: there must be room above.
 RowId = Annotated[int, Field(ge=1, lt=2**53)]
@@ -34,68 +35,46 @@ Item = dict[str, Any]
 
 
 class Archive:
-    """A file of the format, read through once; then its items one by one, in any order."""
+    """A file of the format: its head, and the items of its lists one by one, in any order."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._decode = json.JSONDecoder().raw_decode
-        self._lists: dict[str, int] = {}
-        self.counts = Counter[str]()
-        self.head: dict[str, Any] = {}
+    def __init__(self, file: JsonFile, places: dict[str, pieces.Span]) -> None:
+        self._file = file.file
+        self.lists: dict[str, pieces.Span] = {}
+        self.head: Item = {}
+        for name, (begin, end) in places.items():
+            if pieces.read(self._file, (begin, min(end, begin + MOST_BLANKS)))[:1] == b"[":
+                self.lists[name] = begin, end
+            elif end - begin < LONGEST_HEAD:
+                self.head[name] = pieces.decode(self._file, (begin, end))
+
+    @classmethod
+    def open(cls, file: JsonFile) -> Self | None:
+        """The file's own reading, if it is an export of ours. Invalid if of another version."""
+        begin, end = file.span
+        if pieces.read(file.file, (begin, min(end, begin + MOST_BLANKS)))[:1] != b"{":
+            return None
         try:
-            self._text = file.read().decode("utf-8-sig")
-            self._read_through()
+            archive = cls(file, pieces.members(file.file, (begin, end)))
         except (ValueError, RecursionError):
-            raise Invalid("is not JSON that can be read", field="body") from None
+            return None
+        if archive.head.get("format") != interchange.FORMAT:
+            return None
+        if archive.head.get("version") != interchange.FORMAT_VERSION:
+            raise Invalid(f"must be {interchange.FORMAT_VERSION}", field="version")
+        return archive
 
-    def items(self, name: str) -> Iterator[Any]:
-        """The items of a list; none where there is no such list."""
-        if name in self._lists:
-            yield from self._list(self._lists[name])
+    def items(self, name: str) -> Iterator[tuple[Any, int]]:
+        """The items of a list, each with its size; none where there is no such list.
 
-    def _read_through(self) -> None:
-        at = self._after("{", 0)
-        while self._text[at : at + 1] != "}":
-            name, at = self._decode(self._text, at)
-            at = self._after(":", at)
-            if self._text[at : at + 1] == "[":
-                self._lists[name] = at
-                at = self._count(name, self._list(at))
-            else:
-                self.head[name], at = self._decode(self._text, at)
-            at = self._after(",", at, last="}")
-        if self._after("}", at) != len(self._text):
-            raise ValueError
-
-    def _list(self, at: int) -> Generator[Any, None, int]:
-        at = self._after("[", at)
-        while self._text[at : at + 1] != "]":
-            item, at = self._decode(self._text, at)
-            yield item
-            at = self._after(",", at, last="]")
-        return at + 1
-
-    def _count(self, name: str, items: Generator[Any, None, int]) -> int:
-        while True:
+        One that cannot be read is an error in its place.
+        """
+        for begin, end in pieces.items(self._file, self.lists.get(name, (0, 0))):
+            if not (data := pieces.read(self._file, (begin, end))):
+                continue
             try:
-                next(items)
-            except StopIteration as end:
-                at: int = end.value
-                return at
-            self.counts[name] += 1
-
-    def _after(self, sign: str, at: int, last: str | None = None) -> int:
-        """The place behind a sign and the blanks around it; before `last`, where that comes."""
-        at = self._blanks(at)
-        found = self._text[at : at + 1]
-        if last is not None and found == last:
-            return at
-        if found != sign:
-            raise ValueError
-        return self._blanks(at + 1)
-
-    def _blanks(self, at: int) -> int:
-        match = BLANK.match(self._text, at)
-        return match.end() if match else at
+                yield json.loads(data), end - begin
+            except (ValueError, RecursionError) as error:
+                yield error, end - begin
 
 
 def _shape(table: type[SQLModel], **kinds: Any) -> type[BaseModel]:

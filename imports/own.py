@@ -8,72 +8,60 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import IO, Any
+from typing import Any
 from uuid import uuid4
 
-from pydantic import ValidationError
 from sqlalchemy import func, insert, inspect, update
-from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, SQLModel, col, select
 
-import interchange
+import history
 import seeds
 import versions
-from archive import Archive, message_of, row_of
 from db import Database, ensure_project
-from errors import Invalid, ServiceError
+from errors import Invalid
+from imports.results import PIECE_ERRORS, Progress, Results
+from imports.rows import Archive, message_of, row_of
 from models import (
     Category,
     Conversation,
     Document,
     DocumentReference,
     Draft,
-    Imported,
     Message,
     Project,
-    Skipped,
 )
 
-MOST_SKIPPED_TOLD = 1000
 PAGE = 50
 # What others refer to comes first.
 STORING_ORDER = ("projects", "categories", "documents", "conversations", "references", "drafts")
 
 Item = dict[str, Any]
-Progress = Callable[[int, int], None]
 
 
-async def take(db: Database, file: IO[bytes], progress: Progress | None = None) -> Imported:
-    """Store what a file has and the database has not; Invalid where it is no export of ours."""
-    archive = await asyncio.to_thread(Archive, file)
-    if archive.head.get("format") != interchange.FORMAT:
-        raise Invalid(f"must be {interchange.FORMAT}: other files are not taken", field="format")
-    if archive.head.get("version") != interchange.FORMAT_VERSION:
-        raise Invalid(f"must be {interchange.FORMAT_VERSION}", field="version")
-    store = Store()
-    for name in archive.counts.keys() - set(STORING_ORDER):
-        store.skip(name, None, Invalid("is no list that this version knows", field=name))
-    done, total = 0, archive.counts.total()
+async def take(db: Database, archive: Archive, results: Results, told: Progress) -> None:
+    """Store what an export has and the database has not."""
+    store = Store(results)
+    for name in archive.lists.keys() - set(STORING_ORDER):
+        results.skip(name, None, "It is no list that this version knows")
+    done, total = 0, sum(end - begin for begin, end in archive.lists.values())
     for name in STORING_ORDER:
         items = archive.items(name)
         while page := await asyncio.to_thread(_next, items, 1 if name == "conversations" else PAGE):
-            await db.write(store.page, name, page)
-            done += len(page)
-            if progress:
-                progress(done, total)
+            await db.write(store.page, name, [item for item, _ in page])
+            done += sum(size for _, size in page)
+            told(done, total)
     await db.write(store.mend)
-    return store.result
 
 
-def _next(items: Iterator[Any], count: int) -> list[Any]:
+def _next(items: Iterator[tuple[Any, int]], count: int) -> list[tuple[Any, int]]:
     return list(islice(items, count))
 
 
 class Store:
     """What has been stored of a file so far, and which ids its rows were given."""
 
-    def __init__(self) -> None:
-        self.result = Imported(added={}, existing={}, skipped=[], skipped_count=0)
+    def __init__(self, results: Results) -> None:
+        self._results = results
         self._projects: dict[int, int] = {0: 0}
         self._categories: dict[int, int] = {}
         self._documents: dict[int, int] = {}
@@ -94,13 +82,16 @@ class Store:
         }
         for item in items:
             try:
+                if isinstance(item, Exception):
+                    raise item
                 with session.begin_nested():
                     added = store[name](session, item)
-            except (ValidationError, ServiceError, IntegrityError, OverflowError) as error:
-                self.skip(name, item, error)
+            except PIECE_ERRORS as error:
+                id_ = item.get("id") if isinstance(item, dict) else None
+                self._results.skip(name, id_, error)
             else:
-                counts = self.result.added if added else self.result.existing
-                counts[name] = counts.get(name, 0) + 1
+                counts = self._results.added if added else self._results.existing
+                counts[name] += 1
 
     def mend(self, session: Session) -> None:
         """Let categories and documents refer to rows that were stored after them."""
@@ -111,16 +102,6 @@ class Store:
             ids = [self._messages.get(source, source) for source in sources]
             query = update(Document).where(col(Document.id) == id_)
             session.execute(query.values(message_ids=ids))
-
-    def skip(self, name: str, item: Any, error: Exception) -> None:
-        """Tell of what could not be stored."""
-        self.result.skipped_count += 1
-        if len(self.result.skipped) < MOST_SKIPPED_TOLD:
-            id_ = item.get("id") if isinstance(item, dict) else None
-            known = _sayable(str(id_)) if isinstance(id_, int | str) else None
-            self.result.skipped.append(
-                Skipped(kind=name, id=known, reason=_sayable(_reason(error)))
-            )
 
     def _project(self, session: Session, item: Item) -> bool:
         row = row_of("projects", item)
@@ -198,8 +179,7 @@ class Store:
         query = update(Conversation).where(col(Conversation.id) == row["id"])
         session.execute(query.values(active_message_id=new_ids.get(active)))
         self._messages |= {old: new for old, new in new_ids.items() if old and old != new}
-        added = self.result.added
-        added["messages"] = added.get("messages", 0) + len(rows)
+        self._results.added["messages"] += len(rows)
         return True
 
     def _insert_messages(self, session: Session, rows: list[Item]) -> dict[int | None, int]:
@@ -207,15 +187,18 @@ class Store:
         ids = json.dumps([row["id"] for row in rows])
         taken = select(Message.id).where(col(Message.id).in_(_listed(ids)))
         keep = session.exec(taken.limit(1)).first() is None
+        free = history.free_id(session)
         given: dict[int | None, int] = {}
         for row in rows:
             old, parent = row["id"], row["parent_id"]
             if (parent is not None and parent not in given) or old in given:
                 raise Invalid("must be an earlier message of the conversation", field="parent_id")
+            given[old] = row["id"] = old if keep else free + len(given)
             row["parent_id"] = given[parent] if parent is not None else None
             if asked := (row["request"] or {}).get("documents"):
                 row["request"]["documents"] = [self._documents.get(id_, id_) for id_ in asked]
-            given[old] = _insert(session, Message, row if keep else {**row, "id": None})
+        if rows:
+            session.connection().execute(insert(history.node), rows)
         return given
 
     def _reference(self, session: Session, item: Item) -> bool:
@@ -279,20 +262,3 @@ def _from_elsewhere(session: Session, row: Item) -> bool:
 
 def _listed(ids: str) -> Any:
     return select(func.json_each(ids).table_valued("value"))
-
-
-def _reason(error: Exception) -> str:
-    """Why, in a sentence that repeats nothing of what was said."""
-    if isinstance(error, ValidationError):
-        problem = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(map(str, problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ")
-        return f"{where}: {message}" if where else message
-    if isinstance(error, ServiceError):
-        return error.detail
-    return "It clashes with what is there already"
-
-
-def _sayable(text: str) -> str:
-    """Without the lone surrogates that no answer can carry, and not too long."""
-    return text[:200].encode(errors="replace").decode()
