@@ -7,6 +7,7 @@ import stat
 import struct
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from tests.conftest import Client
 from tests.imports.test_programs import EXPORTS, upload
-from tests.process import MAIN, environment
+from tests.process import MAIN, environment, run
 
 PLAIN = EXPORTS / "chatgpt" / "plain.json"
 ZIP = "application/zip"
@@ -320,3 +321,32 @@ def test_the_command_takes_a_zip(tmp_path: Path) -> None:
     assert first.stdout == "added: 1 conversations, 2 messages\nskipped: 1\n"
     assert first.stderr.startswith("Skipped files user.json: It holds no chats")
     assert second.stdout == "there already: 1 conversations\nskipped: 1\n"
+
+
+@pytest.mark.long
+def test_a_large_file_is_read_as_a_stream_while_turns_go_on(tmp_path: Path) -> None:
+    file = tmp_path / "conversations.json"
+    with file.open("w") as target:
+        target.write("[")
+        for number in range(300):
+            chat = json.dumps(chatgpt(number, ["x" * 20_000] * 10))
+            target.write(f"{',' if number else ''}{chat}")
+        target.write("]")
+    assert file.stat().st_size > 60_000_000
+    with run(environment(tmp_path), dev=False) as process:
+        chat = process.client.create(model="echo")
+        process.client.say(chat, "before").raise_for_status()
+        before = process.most_memory()
+        results: list[dict[str, Any]] = []
+        other = Client(base_url=process.client.base_url, timeout=120, trust_env=False)
+        with other, file.open("rb") as source:
+            uploading = threading.Thread(target=lambda: results.append(upload(other, source)))
+            uploading.start()
+            turns = 0
+            while uploading.is_alive():
+                process.client.say(chat, "meanwhile").raise_for_status()
+                turns += 1
+            uploading.join()
+        assert results[0]["added"] == {"conversations": 300, "messages": 3000}
+        assert turns > 5
+        assert process.most_memory() - before < 40_000_000

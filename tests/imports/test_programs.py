@@ -5,7 +5,7 @@ its branches (`*` marks the one that is shown), and what was left out or skipped
 """
 
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -15,7 +15,9 @@ EXPORTS = Path(__file__).parent.parent / "exports"
 FILES = sorted(path for path in EXPORTS.glob("*/*") if path.suffix == ".json")
 
 
-def upload(client: Client, data: bytes, type_: str = "application/json") -> dict[str, Any]:
+def upload(
+    client: Client, data: bytes | IO[bytes], type_: str = "application/json"
+) -> dict[str, Any]:
     answer = client.post("/v1/import", content=data, headers={"Content-Type": type_})
     assert answer.status_code == 200, answer.text
     result: dict[str, Any] = answer.json()
