@@ -2,11 +2,11 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import Any, Protocol
 
-from models import Conversation, Document
+from models import Conversation
 
 Prompt = list[dict[str, Any]]
 WIDE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
@@ -25,9 +25,18 @@ class Spoken(Protocol):
     def extra(self) -> dict[str, Any] | None: ...
 
 
+class Readable(Protocol):
+    """What is read of a stored document."""
+
+    @property
+    def filename(self) -> str: ...
+    @property
+    def content(self) -> str: ...
+
+
 def compose(
     conversation: Conversation,
-    documents: Sequence[Document],
+    documents: Iterable[Readable],
     append: str | None,
     branch: Iterable[Spoken],
 ) -> Prompt:
@@ -59,7 +68,7 @@ def role_line(role: str | None) -> str | None:
     return f"Your role in this conversation: {role}" if role else None
 
 
-def merge(documents: Sequence[Document]) -> str:
+def merge(documents: Iterable[Readable]) -> str:
     """Documents one after another, each between lines that name it."""
     return "\n\n".join(
         f"----- {document.filename} BEGIN -----\n"

@@ -22,7 +22,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlmodel import Session, col
+from sqlmodel import Session
 
 from db import require
 from errors import Conflict, NotFound
@@ -34,15 +34,33 @@ NAME_LENGTH = 32
 # Declared as something selectable; a mapped class of ours always has a table.
 node: Table = inspect(Message).local_table  # type: ignore[assignment]
 
+conversations: Table = inspect(Conversation).local_table  # type: ignore[assignment]
+# Made once: every turn uses them, and putting a statement together costs more than running it.
+ADD = insert(node)
+LEAD = (
+    update(conversations)
+    .where(conversations.c.id == bindparam("conversation"))
+    .values(
+        active_message_id=bindparam("leaf"),
+        updated_at=bindparam("moment"),
+        name=func.coalesce(conversations.c.name, bindparam("first")),
+    )
+)
+TOUCH = (
+    update(conversations)
+    .where(conversations.c.id == bindparam("conversation"))
+    .values(updated_at=bindparam("moment"))
+)
+
 
 def branch(session: Session, leaf: int | None, *columns: Any) -> Sequence[Row[Any]]:
     """These columns of the messages from the first one down to `leaf`, oldest first."""
-    return session.execute(_branch(*columns), {"leaf": leaf}).all()
+    return session.connection().execute(_branch(*columns), {"leaf": leaf}).all()
 
 
 @cache
 def _branch(*columns: Any) -> Select[Any]:
-    """Made once for each choice of columns: putting it together costs more than running it."""
+    """Made once for each choice of columns."""
     at_leaf = node.c.id == bindparam("leaf")
     start = select(node.c.id, node.c.parent_id, literal(0).label("depth")).where(at_leaf)
     path = start.cte("path", recursive=True)
@@ -63,24 +81,16 @@ def content_columns(content: str | list[Part]) -> dict[str, Any]:
     }
 
 
-def append(
-    session: Session, conversation: Conversation, parent_id: int | None, **columns: Any
-) -> int:
+def append(session: Session, conversation_id: str, parent_id: int | None, **columns: Any) -> int:
     """Add a message below another; it becomes the active leaf. Its id."""
-    moment = now()
-    query = insert(Message).values(
-        conversation_id=conversation.id,
-        parent_id=parent_id,
-        created_at=moment,
-        updated_at=moment,
-        **columns,
-    )
-    message_id: int = session.execute(query.returning(col(Message.id))).scalar_one()
-    conversation.active_message_id = message_id
-    conversation.updated_at = moment
-    if columns["role"] == "user" and not conversation.name:
-        conversation.name = name_from(columns["content"])
-    session.add(conversation)
+    connection, moment = session.connection(), now()
+    placed = {"conversation_id": conversation_id, "parent_id": parent_id}
+    times = {"created_at": moment, "updated_at": moment}
+    added = connection.execute(ADD, {**placed, **times, **columns})
+    message_id: int = added.lastrowid
+    name = name_from(columns["content"]) if columns["role"] == "user" else None
+    lead = {"conversation": conversation_id, "leaf": message_id, "moment": moment, "first": name}
+    connection.execute(LEAD, lead)
     return message_id
 
 
@@ -119,7 +129,7 @@ def edit(session: Session, message_id: int, body: MessageUpdate) -> None:
     message.sqlmodel_update(content_columns(body.content))
     message.created_at = body.changes().get("created_at", message.created_at)
     message.updated_at = now()
-    _touch(session, {message.conversation_id})
+    touch(session, message.conversation_id)
 
 
 def remove(session: Session, message_ids: list[int]) -> int:
@@ -147,7 +157,7 @@ def remove(session: Session, message_ids: list[int]) -> int:
         " WHERE active_message_id IS NULL AND id IN (SELECT value FROM json_each(?))",
         (json.dumps([row.conversation_id for row in found]),),
     )
-    _touch(session, {row.conversation_id for row in found})
+    touch(session, *{row.conversation_id for row in found})
     return len(found)
 
 
@@ -160,10 +170,10 @@ def _kept_ancestors(gone: dict[int, int | None]) -> dict[int, int | None]:
     return kept
 
 
-def _touch(session: Session, conversation_ids: set[str]) -> None:
-    for conversation_id in conversation_ids:
-        query = update(Conversation).where(col(Conversation.id) == conversation_id)
-        session.execute(query.values(updated_at=now()))
+def touch(session: Session, *conversation_ids: str) -> None:
+    """Mark conversations as changed just now."""
+    for id_ in conversation_ids:
+        session.connection().execute(TOUCH, {"conversation": id_, "moment": now()})
 
 
 def _refuse_if_running(statuses: Sequence[str]) -> None:

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import update
 from sqlmodel import Session, col, select
 
 import echo
@@ -22,7 +21,7 @@ import references
 from context import Prompt, compose
 from db import require
 from errors import Invalid
-from fields import now
+from history import node
 from models import Conversation, Document, Message, MessageCreate, Project, Regenerate
 from providers import Providers, Target
 from reply import Idempotency, Outcome, Reply
@@ -60,8 +59,7 @@ class Question(ABC):
 
     def finish(self, session: Session, reply: Reply, outcome: Outcome) -> None:
         """What the end of the reply brings about, in the transaction that stores it."""
-        conversation = update(Conversation).where(col(Conversation.id) == self.conversation_id)
-        session.execute(conversation.values(updated_at=now()))
+        history.touch(session, self.conversation_id)
 
     def repeats(self, other: Idempotency | None) -> bool:
         """Whether that request is this one. Invalid where only the key is the same."""
@@ -89,8 +87,9 @@ class Question(ABC):
         self, session: Session, conversation: Conversation, model: str | None, providers: Providers
     ) -> Target:
         """Where to ask: the model given, else the conversation's, else its project's."""
-        project = session.get(Project, conversation.project_id)
-        name = model or conversation.model or (project.llm_model if project else None)
+        name = model or conversation.model
+        if name is None and conversation.project_id:
+            name = require(session, Project, conversation.project_id).llm_model
         return providers.resolve(name, self.bearer.get_secret_value() if self.bearer else None)
 
 
@@ -111,7 +110,7 @@ class Say(Question):
         extras = {"documents", "system_prompt_append", "options"}
         reply.user_message_id = history.append(
             session,
-            conversation,
+            self.conversation_id,
             history.parent(session, conversation, body.parent_id),
             role="user",
             request=body.model_dump(include=extras, exclude_defaults=True) or None,
@@ -119,7 +118,7 @@ class Say(Question):
             **columns(self.idempotency),
         )
         prompt = compose_for(session, conversation, reply.user_message_id, body.model_dump())
-        add_reply(session, conversation, reply, target)
+        add_reply(session, self.conversation_id, reply, target)
         return Asked(target, {**body.options, "messages": prompt})
 
 
@@ -142,7 +141,7 @@ class AskAgain(Question):
         assert message.id is not None
         reply.user_message_id = message.id
         prompt = compose_for(session, conversation, message.id, request)
-        add_reply(session, conversation, reply, target)
+        add_reply(session, self.conversation_id, reply, target)
         options = self.body.options
         if options is None:
             options = request.get("options", {})
@@ -166,11 +165,11 @@ class Completion(Question):
         found = memory.place(session, prompt, spoken, conversation)
         parent_id = found.parent_id
         for message in found.new:
-            parent_id = history.append(session, conversation, parent_id, **asdict(message))
+            parent_id = history.append(session, self.conversation_id, parent_id, **asdict(message))
         conversation.system_prompt = prompt or conversation.system_prompt
         reply.user_message_id = parent_id or 0
         reply.raw = []
-        add_reply(session, conversation, reply, target)
+        add_reply(session, self.conversation_id, reply, target)
         return Asked(target, self.body, faithful=True)
 
 
@@ -179,20 +178,22 @@ def compose_for(
 ) -> Prompt:
     """The prompt that ends in `leaf`, with that turn's text and what is left of its documents."""
     asked = (session.get(Document, id_) for id_ in request.get("documents", []))
-    documents = references.documents(session, conversation)
-    documents += [d for d in asked if d is not None and d not in documents]
-    branch = history.branch(
-        session, leaf, Message.role, Message.content, Message.parts, Message.extra
+    documents: list[Any] = [*references.documents(session, conversation), *filter(None, asked)]
+    branch = history.branch(session, leaf, node.c.role, node.c.content, node.c.parts, node.c.extra)
+    return compose(
+        conversation,
+        {document.id: document for document in documents}.values(),
+        request.get("system_prompt_append"),
+        branch,
     )
-    return compose(conversation, documents, request.get("system_prompt_append"), branch)
 
 
-def add_reply(session: Session, conversation: Conversation, reply: Reply, target: Target) -> None:
+def add_reply(session: Session, conversation_id: str, reply: Reply, target: Target) -> None:
     """The empty reply that is stored before the provider is asked."""
     reply.model = target.model
     reply.message_id = history.append(
         session,
-        conversation,
+        conversation_id,
         reply.user_message_id or None,
         role="assistant",
         status="streaming",
@@ -212,7 +213,7 @@ def keep(
         return stored.id
     return history.append(
         session,
-        conversation,
+        conversation_id,
         history.parent(session, conversation, body.parent_id),
         role=body.role,
         model=body.model,

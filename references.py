@@ -5,12 +5,28 @@ A reference names one version of a document, and keeps to it when later versions
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, Row, and_, bindparam, or_
 from sqlmodel import Session, col, delete, select
 
 from db import require
 from errors import ServiceError
 from models import Conversation, Document, DocumentReference, Project, ReferencePublic
+
+# Every turn asks: made once, because putting it together costs more than running it.
+TO_READ = (
+    select(col(Document.id), col(Document.filename), col(Document.content))
+    .join(DocumentReference, col(DocumentReference.document_id) == col(Document.id))
+    .where(
+        or_(
+            col(DocumentReference.conversation_id) == bindparam("conversation"),
+            and_(
+                col(DocumentReference.project_id) == bindparam("project"),
+                col(DocumentReference.conversation_id).is_(None),
+            ),
+        )
+    )
+    .order_by(col(DocumentReference.conversation_id).is_not(None), col(DocumentReference.id))
+)
 
 Found = Sequence[tuple[DocumentReference, Document]]
 
@@ -23,13 +39,10 @@ def of_conversation(session: Session, conversation_id: str) -> Found:
     return _found(session, _of(0, conversation_id))
 
 
-def documents(session: Session, conversation: Conversation) -> list[Document]:
+def documents(session: Session, conversation: Conversation) -> Sequence[Row[int | None, str, str]]:
     """What a conversation's turns are given to read: its project's documents, then its own."""
-    found = [
-        *of_project(session, conversation.project_id),
-        *of_conversation(session, conversation.id),
-    ]
-    return list({document.id: document for _, document in found}.values())
+    which = {"project": conversation.project_id, "conversation": conversation.id}
+    return session.connection().execute(TO_READ, which).all()
 
 
 def public(found: Found) -> list[ReferencePublic]:
