@@ -26,7 +26,7 @@ from sqlmodel import Session
 
 from db import require
 from errors import Conflict, NotFound
-from fields import now
+from fields import MAX_ID, now
 from models import Conversation, Message, MessageUpdate, Part
 
 NAME_LENGTH = 32
@@ -53,9 +53,15 @@ TOUCH = (
 )
 
 
-def branch(session: Session, leaf: int | None, *columns: Any) -> Sequence[Row[Any]]:
-    """These columns of the messages from the first one down to `leaf`, oldest first."""
-    return session.connection().execute(_branch(*columns), {"leaf": leaf}).all()
+def branch(
+    session: Session, leaf: int | None, *columns: Any, limit: int | None = None
+) -> Sequence[Row[*tuple[Any, ...]]]:
+    """These columns of the messages from the first one down to `leaf`, oldest first.
+
+    With a limit, of so many of them at the end.
+    """
+    most = MAX_ID if limit is None else limit
+    return session.connection().execute(_branch(*columns), {"leaf": leaf, "most": most}).all()
 
 
 @cache
@@ -65,7 +71,9 @@ def _branch(*columns: Any) -> Select[Any]:
     start = select(node.c.id, node.c.parent_id, literal(0).label("depth")).where(at_leaf)
     path = start.cte("path", recursive=True)
     path = path.union_all(
-        select(node.c.id, node.c.parent_id, path.c.depth + 1).where(node.c.id == path.c.parent_id)
+        select(node.c.id, node.c.parent_id, path.c.depth + 1).where(
+            node.c.id == path.c.parent_id, path.c.depth + 1 < bindparam("most")
+        )
     )
     return select(*columns).join(path, node.c.id == path.c.id).order_by(path.c.depth.desc())
 

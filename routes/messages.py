@@ -1,7 +1,9 @@
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Response
-from sqlmodel import Session, col, select
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import Field
+from sqlalchemy import select
+from sqlmodel import Session
 from sse_starlette import EventSourceResponse
 
 import events
@@ -9,6 +11,8 @@ import history
 import questions
 from db import public_json, require
 from errors import UpstreamError
+from fields import MAX_ID
+from history import node
 from models import (
     Conversation,
     Done,
@@ -27,6 +31,7 @@ from models import (
 from reply import Reply
 from routes.deps import (
     TURN,
+    Absent,
     DatabaseDep,
     IdempotencyKey,
     KeyDep,
@@ -39,17 +44,27 @@ from routes.deps import (
 router = APIRouter(prefix="/v1/chat", tags=["messages"])
 
 PUBLIC = public_json(MessagePublic, Message)
+Limit = Annotated[Annotated[int, Field(ge=1, le=MAX_ID)] | None, Absent, Query()]
 
 
 @router.get(
     "/conversations/{conversation_id}/messages", response_model=History, responses=errors(404)
 )
-async def get_history(conversation_id: str, db: DatabaseDep, all: bool = False) -> Response:
+async def get_history(
+    conversation_id: str,
+    db: DatabaseDep,
+    all: bool = False,
+    limit: Limit = None,
+    before: QueryId = None,
+) -> Response:
     """The conversation as the model sees it: the system prompt first, then the oldest message.
 
-    With `all`, the messages of every branch, each with its `parent_id` and whether it is `active`.
+    With `limit`, only so many at the end, or before the message with the id `before`; the system
+    prompt comes with the page that reaches the start. With `all`, the messages of every branch,
+    each with its `parent_id` and whether it is `active`.
     """
-    text = await db.read(_history, conversation_id, all)
+    work = _all_branches if all else _history
+    text = await db.read(work, conversation_id, limit, before)
     return Response(text, media_type="application/json")
 
 
@@ -135,35 +150,53 @@ async def stop_stream(body: StopStream, turns: TurnsDep) -> Stopped:
     return Stopped(message="Stream stopped", session_id=body.session_id)
 
 
-def _history(session: Session, conversation_id: str, all_branches: bool) -> str:
+def _history(session: Session, conversation_id: str, limit: int | None, before: int | None) -> str:
     conversation = require(session, Conversation, conversation_id)
-    messages = [text for (text,) in history.branch(session, conversation.active_message_id, PUBLIC)]
-    if all_branches:
-        messages = _tree(session, conversation)
-    if conversation.system_prompt:
-        prompt = TreeMessage(
-            id=0,
-            role="system",
-            content=conversation.system_prompt,
-            created_at=conversation.created_at,
-            updated_at=conversation.updated_at,
-            active=True,
-        )
-        hidden = None if all_branches else {"active"}
-        messages.insert(0, prompt.model_dump_json(exclude=hidden))
-    return f'{{"conversation_id":"{conversation.id}","messages":[{",".join(messages)}]}}'
+    leaf = conversation.active_message_id
+    if before is not None:
+        leaf = history.require_message(session, conversation, before).parent_id
+    rows = history.branch(session, leaf, node.c.parent_id, PUBLIC, limit=limit)
+    messages = [row[1] for row in rows]
+    if conversation.system_prompt and (not rows or rows[0].parent_id is None):
+        messages.insert(0, _prompt(conversation).model_dump_json(exclude={"active"}))
+    return _page(conversation, messages)
 
 
-def _tree(session: Session, conversation: Conversation) -> list[str]:
+def _all_branches(
+    session: Session, conversation_id: str, limit: int | None, before: int | None
+) -> str:
     """Every message of a conversation, oldest first, each told whether history shows it."""
-    branch = history.branch(session, conversation.active_message_id, Message.id)
+    conversation = require(session, Conversation, conversation_id)
+    branch = history.branch(session, conversation.active_message_id, node.c.id)
     active = {message_id for (message_id,) in branch}
-    query = select(Message.id, PUBLIC).where(Message.conversation_id == conversation.id)
-    rows = session.execute(query.order_by(col(Message.id)))
-    return [
+    query = select(node.c.id, PUBLIC).where(node.c.conversation_id == conversation_id)
+    if before is not None:
+        history.require_message(session, conversation, before)
+        query = query.where(node.c.id < before)
+    rows = session.execute(query.order_by(node.c.id.desc()).limit(limit)).all()
+    messages = [
         f'{text[:-1]},"active":{"true" if message_id in active else "false"}}}'
-        for message_id, text in rows
+        for message_id, text in reversed(rows)
     ]
+    if conversation.system_prompt and (limit is None or len(rows) < limit):
+        messages.insert(0, _prompt(conversation).model_dump_json())
+    return _page(conversation, messages)
+
+
+def _prompt(conversation: Conversation) -> TreeMessage:
+    """The system prompt, which stands in history with id 0."""
+    return TreeMessage(
+        id=0,
+        role="system",
+        content=conversation.system_prompt or "",
+        created_at=conversation.created_at,
+        updated_at=conversation.updated_at,
+        active=True,
+    )
+
+
+def _page(conversation: Conversation, messages: list[str]) -> str:
+    return f'{{"conversation_id":"{conversation.id}","messages":[{",".join(messages)}]}}'
 
 
 def _stored(conversation_id: str, message_id: int, body: MessageCreate) -> object:

@@ -290,3 +290,43 @@ def test_text_round_trips_exactly(client: Client) -> None:
         told = "".join(event["content"] for event in events.rest()[:-1])
     assert told == content
     assert [message["content"] for message in client.history(chat)] == [content, content]
+
+
+def page(client: Client, chat: str, **query: Any) -> list[tuple[int, str]]:
+    answer = client.get(f"/v1/chat/conversations/{chat}/messages", params=query)
+    assert answer.status_code == 200, answer.text
+    return [(message["id"], message["content"]) for message in answer.json()["messages"]]
+
+
+@pytest.mark.parametrize("branches", ["false", "true"])
+def test_a_history_can_be_read_in_pages_from_its_end(client: Client, branches: str) -> None:
+    chat = client.create(system_prompt="Be brief", model="echo")
+    for number in range(5):
+        client.say(chat, str(number)).raise_for_status()
+    whole = page(client, chat, all=branches)
+    assert len(whole) == 11
+    read = page(client, chat, all=branches, limit=4)
+    assert read == whole[-4:]
+    while read[0][0]:
+        read = page(client, chat, all=branches, limit=4, before=read[0][0]) + read
+    assert read == whole
+    assert page(client, chat, all=branches, limit=4, before=whole[1][0]) == whole[:1]
+    assert page(client, chat, all=branches, limit="", before="") == whole
+
+
+def test_a_page_before_a_message_of_another_branch_leads_to_it(client: Client) -> None:
+    chat = client.create(model="echo")
+    client.say(chat, "a").raise_for_status()
+    aside = client.say(chat, "aside").json()["user_message_id"]
+    client.say(chat, "b", parent_id=0).raise_for_status()
+    assert [text for _, text in page(client, chat)] == ["b", "b"]
+    assert [text for _, text in page(client, chat, before=aside, limit=9)] == ["a", "a"]
+
+
+def test_a_page_of_nothing_is_refused(client: Client) -> None:
+    chat = client.create()
+    path = f"/v1/chat/conversations/{chat}/messages"
+    for query in ("limit=0", "limit=x", "before=-1"):
+        assert client.get(f"{path}?{query}").status_code == 422
+    for query in ("before=5", "before=5&all=true"):
+        assert client.get(f"{path}?{query}").json() == {"detail": "Message not found"}
