@@ -10,18 +10,13 @@ another revision takes its turns too.
 import argparse
 import asyncio
 import json
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from benchmarks import imports, processes, reads, report, starts, streams, turns
-from benchmarks.bench import SERVICE, Bench, Row
-from benchmarks.processes import ROOT
+from benchmarks import imports, reads, report, starts, streams, turns
+from benchmarks.bench import Bench, Row, opened
 
 MEASUREMENTS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "turn": turns.turn,
@@ -41,7 +36,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
 def main() -> None:
     asked = _arguments()
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as name, _bench(Path(name), asked) as bench:
+    with opened(quick=asked.quick, against=asked.against) as bench:
         for name in asked.names or MEASUREMENTS:
             started = time.perf_counter()
             print(f"{name} …", end="", file=sys.stderr, flush=True)
@@ -50,7 +45,7 @@ def main() -> None:
     print(report.machine(), end="\n\n")
     print(report.table(rows, asked.against))
     if asked.json:
-        figures = {"machine": report.machine(), "rows": [asdict(row) for row in rows]}
+        figures = {"machine": report.machine(), "rows": [_plain(row) for row in rows]}
         asked.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -66,29 +61,12 @@ def _arguments() -> argparse.Namespace:
     return asked
 
 
+def _plain(row: Row) -> dict[str, object]:
+    return {"name": row.name, "unit": row.unit, "values": dict(row.values)}
+
+
 async def _measure(name: str, bench: Bench) -> list[Row]:
     return await MEASUREMENTS[name](bench)
-
-
-@contextmanager
-def _bench(folder: Path, asked: argparse.Namespace) -> Iterator[Bench]:
-    checkouts = {SERVICE: ROOT}
-    if asked.against:
-        checkouts[asked.against] = folder / "checkout"
-        _git("worktree", "add", "--detach", str(folder / "checkout"), asked.against)
-    upstream = processes.upstream()
-    floor = processes.floor(upstream.port)
-    try:
-        yield Bench(folder, checkouts, asked.quick, upstream, floor)
-    finally:
-        floor.stop()
-        upstream.stop()
-        if asked.against:
-            _git("worktree", "remove", "--force", str(folder / "checkout"))
-
-
-def _git(*words: str) -> None:
-    subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,22 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from benchmarks import load, processes
 from benchmarks.load import Answer, Connection
-from benchmarks.processes import Process
+from benchmarks.processes import ROOT, Process
 from benchmarks.seed import LONGEST_MESSAGE
 
 DIRECT, FLOOR, SERVICE = "direct", "floor", "service"
+# Rounds before those that count.
+WARMING = 5
+
 Ask = Callable[["Target", int], bytes]
 QUESTION = "What does the quick brown fox do? 它在做什么?"
 
@@ -27,8 +31,10 @@ class Row:
 
     name: str
     unit: str
-    values: dict[str, float | None]
+    values: Mapping[str, float | None]
     rising: bool = False  # whether more is better
+    # What a median was made of, round by round, so that two can be compared by their pairs.
+    samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ class Bench:
 
     def file(self, name: str, content: object) -> Path:
         """Where a checkout's own database of that content is."""
-        return self.folder / f"{list(self.checkouts).index(name)}-{content}.db"
+        return self.folder / f"{[*self.checkouts, FLOOR].index(name)}-{content}.db"
 
     def database(self, name: str, seed: Seed) -> Path:
         """A checkout's own database of that content; made once."""
@@ -146,8 +152,32 @@ class Bench:
                 service.process.stop()
 
 
+@contextmanager
+def opened(*, quick: bool = False, against: str | None = None) -> Iterator[Bench]:
+    """The upstream and the floor running, and this checkout to measure; and one of `against`."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        checkouts = {SERVICE: ROOT}
+        if against:
+            checkouts[against] = folder / "checkout"
+            _git("worktree", "add", "--detach", str(folder / "checkout"), against)
+        upstream = processes.upstream()
+        floor = processes.floor(upstream.port)
+        try:
+            yield Bench(folder, checkouts, quick, upstream, floor)
+        finally:
+            floor.stop()
+            upstream.stop()
+            if against:
+                _git("worktree", "remove", "--force", str(folder / "checkout"))
+
+
+def _git(*words: str) -> None:
+    subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True)
+
+
 async def interleaved(
-    targets: Sequence[Target], rounds: int, ask: Ask, warm: int = 5
+    targets: Sequence[Target], rounds: int, ask: Ask, *, anew: bool = False
 ) -> dict[str, list[Answer]]:
     """Ask everyone once a round, one after another, each round beginning with another.
 
@@ -155,17 +185,20 @@ async def interleaved(
     not answer as it should has no such thing, as an older revision may, and is left out.
     """
     asked = list(targets)
-    connections = {target.name: await load.connect(target.port) for target in targets}
+    kept = {target.name: await load.connect(target.port) for target in targets}
     answers: dict[str, list[Answer]] = {target.name: [] for target in targets}
-    for number in range(-warm, rounds):
-        first = number % len(asked)
+    for number in range(-WARMING, rounds):
+        first = number % max(len(asked), 1)
         for target in asked[first:] + asked[:first]:
-            answer = await connections[target.name].ask(ask(target, number))
+            data = ask(target, number)
+            answer = await (
+                load.ask_anew(target.port, data) if anew else kept[target.name].ask(data)
+            )
             if answer.status != 200:
                 asked.remove(target)
             elif number >= 0:
                 answers[target.name].append(answer)
-    for connection in connections.values():
+    for connection in kept.values():
         connection.close()
     return {name: found for name, found in answers.items() if len(found) == rounds}
 
@@ -179,6 +212,15 @@ async def at_once(target: Target, count: int, ask: Callable[[], bytes]) -> list[
     for connection in connections:
         connection.close()
     return answers
+
+
+def timed(name: str, samples: Mapping[str, Sequence[float]], *, p99: bool = True) -> list[Row]:
+    """The p50 and the p99 of samples in seconds."""
+    told = {t: [second * 1000 for second in found] for t, found in samples.items()}
+    rows = [Row(f"{name}, p50", "ms", {t: quantile(v, 0.5) for t, v in told.items()}, samples=told)]
+    if p99:
+        rows.append(Row(f"{name}, p99", "ms", {t: quantile(v, 0.99) for t, v in told.items()}))
+    return rows
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -2,53 +2,31 @@
 
 The floor reads the same file with Python's own `json.load`, and does nothing with it.
 
-    python -m benchmarks.imports KIND MEGABYTES FILE
+    python -m benchmarks.imports MEGABYTES FILE
 
-writes such a file, of any size.
+writes a ChatGPT export of any size.
 """
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from benchmarks import processes
-from benchmarks.bench import FLOOR, Bench, Row
+from benchmarks.bench import FLOOR, SERVICE, Bench, Row, Seed
 from benchmarks.processes import ROOT
 from benchmarks.seed import Writer
 
 MESSAGES = 40
+# About what a message takes in our own export.
+ROW_SIZE = 900
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
-TIME = "2026-01-01T00:00:00.000000Z"
 LOAD = "import json, sys; json.load(open(sys.argv[1]))"
 
 Conversation = dict[str, Any]
-
-
-def own(writer: Writer, number: int) -> Conversation:
-    """A conversation as this project exports it; fields left out have their defaults."""
-    first = number * MESSAGES + 1
-    return {
-        "id": str(UUID(int=number)),
-        "name": f"Conversation {number}",
-        "active_message_id": first + MESSAGES - 1,
-        "created_at": TIME,
-        "updated_at": TIME,
-        "messages": [
-            {
-                "id": first + place,
-                "parent_id": first + place - 1 if place else None,
-                "role": "assistant" if place % 2 else "user",
-                "content": writer.message(place // 2 + number),
-                "created_at": TIME,
-                "updated_at": TIME,
-            }
-            for place in range(MESSAGES)
-        ],
-    }
 
 
 def chatgpt(writer: Writer, number: int) -> Conversation:
@@ -97,62 +75,61 @@ def _chatgpt_message(
     }
 
 
-# What stands before the conversations, how one is made, and what stands after them.
-KINDS: dict[str, tuple[str, Callable[[Writer, int], Conversation], str]] = {
-    "own": (
-        '{"format": "poe-openai-fastapi-proxy", "version": 1,'
-        f' "exported_at": "{TIME}",\n"conversations": [',
-        own,
-        "]}\n",
-    ),
-    "chatgpt": ("[", chatgpt, "]\n"),
-}
-
-
-def write(path: Path, kind: str, megabytes: float) -> None:
-    """Write a file of at least that size."""
-    with path.open("w", encoding="utf-8") as file:
-        for piece in _pieces(kind):
-            file.write(piece)
-            if file.tell() > megabytes * 1_000_000:
-                break
-        file.write(KINDS[kind][2])
-
-
-def _pieces(kind: str) -> Iterator[str]:
-    opening, make, _ = KINDS[kind]
+def write(path: Path, megabytes: float) -> None:
+    """Write an export of ChatGPT's of at least that size."""
     writer, number = Writer(1), 0
-    yield opening
-    while True:
-        number += 1
-        conversation = json.dumps(make(writer, number), ensure_ascii=False)
-        yield f",\n{conversation}" if number > 1 else f"\n{conversation}"
+    with path.open("w", encoding="utf-8") as file:
+        while file.tell() < megabytes * 1_000_000:
+            number += 1
+            conversation = json.dumps(chatgpt(writer, number), ensure_ascii=False)
+            file.write(f"{',' if number > 1 else '['}\n{conversation}")
+        file.write("]\n")
 
 
 async def take_in(bench: Bench) -> list[Row]:
-    """`python main.py import FILE`, into a new database; how fast, and the most memory held."""
-    rows: list[Row] = []
+    """`python main.py import FILE`, into a new database: how fast, and the most memory held."""
     megabytes = bench.choose(20, 1)
-    for kind in KINDS:
-        file = bench.folder / f"{kind}.json"
-        write(file, kind, megabytes)
-        size = file.stat().st_size / 1e6
-        seconds, most = processes.run(["-c", LOAD, str(file)], ROOT, {})
-        speeds: dict[str, float | None] = {FLOOR: size / seconds}
-        peaks: dict[str, float | None] = {FLOOR: most}
-        for name, checkout in bench.checkouts.items():
-            values = {"DATABASE_PATH": str(bench.file(name, f"import-{kind}"))}
-            try:
-                seconds, most = processes.run(["main.py", "import", str(file)], checkout, values)
-            except processes.Failed:
-                continue
-            speeds[name], peaks[name] = size / seconds, most
-        told = f"import of {megabytes} MB, {kind}"
-        rows.append(Row(f"{told}, speed", "MB/s", speeds, rising=True))
-        rows.append(Row(f"{told}, most memory", "MB", peaks))
-    return rows
+    given = bench.folder / "conversations.json"
+    write(given, megabytes)
+    conversations = round(megabytes * 1_000_000 / (MESSAGES * ROW_SIZE))
+    own = {name: _exported(bench, name, conversations) for name in bench.checkouts}
+    return [
+        *_rows(bench, "ChatGPT's export", dict.fromkeys(bench.checkouts, given)),
+        *_rows(bench, "own export", own),
+    ]
+
+
+def _exported(bench: Bench, name: str, conversations: int) -> Path:
+    """A checkout's own export of as much."""
+    database = bench.database(name, Seed(((conversations, MESSAGES),)))
+    file = bench.file(name, "exported").with_suffix(".json")
+    command = ["main.py", "export", str(file)]
+    processes.run(command, bench.checkouts[name], {"DATABASE_PATH": str(database)})
+    return file
+
+
+def _rows(bench: Bench, kind: str, files: dict[str, Path]) -> list[Row]:
+    speeds: dict[str, float | None] = {}
+    peaks: dict[str, float | None] = {}
+
+    def run(name: str, file: Path, command: list[str], checkout: Path) -> None:
+        database = bench.file(name, f"imported-{kind}")
+        done = processes.run(command, checkout, {"DATABASE_PATH": str(database)})
+        if "skipped: 0" in done.output or name == FLOOR:
+            speeds[name], peaks[name] = file.stat().st_size / 1e6 / done.seconds, done.memory
+
+    file = files[SERVICE]
+    run(FLOOR, file, ["-c", LOAD, str(file)], ROOT)
+    for name, checkout in bench.checkouts.items():
+        with suppress(processes.Failed):
+            run(name, files[name], ["main.py", "import", str(files[name])], checkout)
+    told = f"import of {kind}, {file.stat().st_size / 1e6:.0f} MB"
+    return [
+        Row(f"{told}, speed", "MB/s", speeds, rising=True),
+        Row(f"{told}, most memory", "MB", peaks),
+    ]
 
 
 if __name__ == "__main__":
-    kind, megabytes, file = sys.argv[1:]
-    write(Path(file), kind, float(megabytes))
+    megabytes, file = sys.argv[1:]
+    write(Path(file), float(megabytes))

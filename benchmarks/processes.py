@@ -6,9 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 HOST = "127.0.0.1"
@@ -73,31 +74,39 @@ def service(checkout: Path, database: Path, upstream_port: int) -> Process:
     return Process(["main.py"], checkout, values)
 
 
-@contextmanager
-def running(*processes: Process) -> Iterator[None]:
-    """Stop them at the end."""
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.stop()
+@dataclass(frozen=True)
+class Done:
+    """A command that ended well."""
+
+    seconds: float
+    memory: float  # the most it held, in MB
+    output: str
 
 
-def run(command: list[str], checkout: Path, values: dict[str, str]) -> tuple[float, float]:
-    """Run a command to its end: seconds, and the most memory it held, in MB."""
+def run(command: list[str], checkout: Path, values: dict[str, str]) -> Done:
+    """Run a command to its end."""
     values = {"PATH": os.environ["PATH"], **values}
     started = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, *command], cwd=checkout, env=values, stdout=subprocess.DEVNULL
-    ) as popen:
+    with (
+        tempfile.TemporaryFile("w+") as output,
+        subprocess.Popen(
+            [sys.executable, *command],
+            cwd=checkout,
+            env=values,
+            stdout=output,
+            stderr=subprocess.DEVNULL,
+        ) as popen,
+    ):
         most = 0.0
         while popen.poll() is None:
             with suppress(FileNotFoundError, IndexError):
                 most = memory(popen.pid, "VmHWM")
             time.sleep(0.01)
-    if popen.returncode:
-        raise Failed(f"{command} failed")
-    return time.perf_counter() - started, most
+        seconds = time.perf_counter() - started
+        output.seek(0)
+        if popen.returncode:
+            raise Failed(f"{command} failed")
+        return Done(seconds, most, output.read())
 
 
 def memory(pid: int, name: str) -> float:

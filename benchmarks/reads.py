@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import quote
 
 from benchmarks import load
-from benchmarks.bench import Bench, Row, Seed, Service, Target, interleaved, quantile
+from benchmarks.bench import Bench, Row, Seed, Service, Target, interleaved, timed
 from benchmarks.load import Answer
 from benchmarks.seed import Writer, conversation_id
 
@@ -89,14 +89,7 @@ async def read(
     rounds = bench.choose(200, 5)
     answers = await interleaved([*bench.yardsticks, *able], rounds, ask)
     times = {target: [answer.seconds for answer in found] for target, found in answers.items()}
-    return [
-        Row(
-            f"{name}, {told}",
-            "ms",
-            {t: quantile(found, share) * 1000 for t, found in times.items()},
-        )
-        for told, share in (("p50", 0.5), ("p99", 0.99))
-    ]
+    return timed(name, times)
 
 
 def queries(service: Service, count: int) -> Iterator[tuple[str, list[str]]]:

@@ -1,9 +1,11 @@
 """The table: a line for each figure, Markdown that can be read as it is."""
 
+import math
 import os
 import platform
 import sqlite3
 from collections.abc import Sequence
+from statistics import median
 
 from benchmarks.bench import DIRECT, FLOOR, SERVICE, Row
 
@@ -51,4 +53,15 @@ def _ratio(row: Row, name: str) -> str:
         return NONE
     if name in (DIRECT, FLOOR):
         return f"{mine / other:.2f}" if mine < other * 10 else f"{mine / other:.0f}"
+    if row.samples:
+        return _change(row.samples[SERVICE], row.samples[name])
     return f"{mine / other - 1:+.0%}"
+
+
+def _change(mine: Sequence[float], other: Sequence[float]) -> str:
+    """The median of the pairs' differences, and how far it may be off, 19 times out of 20."""
+    pairs = sorted(one - two for one, two in zip(mine, other, strict=True))
+    middle, off = len(pairs) // 2, math.ceil(0.98 * math.sqrt(len(pairs)))
+    low, high = pairs[max(middle - off, 0)], pairs[min(middle + off, len(pairs) - 1)]
+    whole = median(other)
+    return f"{pairs[middle] / whole:+.1%} ± {(high - low) / 2 / whole:.1%}"

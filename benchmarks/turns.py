@@ -3,8 +3,11 @@
 What is added is told by pairs: a turn through the service less the turn that asked the upstream
 itself in the same round, a few milliseconds apart. The machine's speed drifts over seconds, and
 neighbours in time share it; the difference of two medians, each over the whole run, would not see
-through that. The p99 of these differences has the direct turn's own hiccups in it too: it is a
-little worse than the truth, never better.
+through that. The p99 of these differences is that of the service's own hiccups: those of the direct
+turn only make a difference smaller.
+
+A person takes longer between two turns than a server keeps a connection open, so most turns of a
+chat come on a new one. That is measured beside turns that follow each other on one connection.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,14 +22,13 @@ from benchmarks.bench import (
     Service,
     Target,
     interleaved,
-    quantile,
+    timed,
 )
 from benchmarks.load import Answer
 from benchmarks.seed import conversation_id
 
 TOKENS = 100
 MODEL = f"tokens-{TOKENS}"
-SHARES = {"p50": 0.5, "p99": 0.99}
 LONG = 100
 
 Measure = Callable[[Answer], float]
@@ -39,8 +41,10 @@ async def turn(bench: Bench) -> list[Row]:
         targets = [*bench.yardsticks, *services]
         streamed = await _asked(targets, rounds, stream=True)
         whole = await _asked(targets, rounds, stream=False)
+        anew = await _asked(targets, rounds, stream=True, anew=True)
     return [
-        *_rows("first token", streamed, lambda answer: answer.first - answer.started),
+        *_rows("first token", streamed, _first),
+        *_rows("first token, on a new connection", anew, _first),
         *_rows(f"turn of {TOKENS} tokens", streamed, lambda answer: answer.seconds),
         *_rows("the same, not streamed", whole, lambda answer: answer.seconds),
     ]
@@ -58,7 +62,8 @@ async def growing(bench: Bench) -> list[Row]:
     async with bench.services(Seed(((1, LONG),))) as services:
         answers = await interleaved(services, rounds, ask)
     name = f"first token, conversation of {LONG} to {LONG + 2 * rounds} messages"
-    return [_row(f"{name}, p50", answers, lambda a: a.first - a.started, 0.5)]
+    samples = {target: [_first(answer) for answer in found] for target, found in answers.items()}
+    return timed(name, samples, p99=False)
 
 
 async def relayed(bench: Bench) -> list[Row]:
@@ -69,15 +74,21 @@ async def relayed(bench: Bench) -> list[Row]:
     call = load.request("POST", "/v1/chat/completions", body)
     async with bench.services() as services:
         answers = await interleaved([*bench.yardsticks, *services], rounds, lambda _, __: call)
-    return _rows("chat completion, first token", answers, lambda a: a.first - a.started)
+    return _rows("chat completion, first token", answers, _first)
 
 
 async def _asked(
-    targets: Sequence[Target], rounds: int, *, stream: bool
+    targets: Sequence[Target], rounds: int, *, stream: bool, anew: bool = False
 ) -> dict[str, list[Answer]]:
     for target in targets:
         await target.prepare(rounds + 10)
-    return await interleaved(targets, rounds, lambda target, _: target.turn(MODEL, stream))
+    return await interleaved(
+        targets, rounds, lambda target, _: target.turn(MODEL, stream), anew=anew
+    )
+
+
+def _first(answer: Answer) -> float:
+    return answer.first - answer.started
 
 
 def _rows(name: str, answers: dict[str, list[Answer]], measure: Measure) -> list[Row]:
@@ -87,13 +98,5 @@ def _rows(name: str, answers: dict[str, list[Answer]], measure: Measure) -> list
         for target, found in answers.items()
         if target != DIRECT
     }
-    rows = [_row(f"{name}, {told}", answers, measure, share) for told, share in SHARES.items()]
-    for told, share in SHARES.items():
-        values = {target: quantile(found, share) * 1000 for target, found in added.items()}
-        rows.append(Row(f"{name}, added, {told}", "ms", {**values}))
-    return rows
-
-
-def _row(name: str, answers: dict[str, list[Answer]], measure: Measure, share: float) -> Row:
-    values = {t: quantile([measure(a) for a in found], share) for t, found in answers.items()}
-    return Row(name, "ms", {target: value * 1000 for target, value in values.items()})
+    whole = {target: [measure(answer) for answer in found] for target, found in answers.items()}
+    return [*timed(name, whole), *timed(f"{name}, added", added)]
