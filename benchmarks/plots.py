@@ -136,7 +136,7 @@ def _plot(name: str, x: str, y: str, curves: Curves) -> Iterator[Axes]:
         axes.grid(visible=True)
         yield axes
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
         figure.savefig(DOCS / name, metadata={"Date": None, "Creator": None})
 
