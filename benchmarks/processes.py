@@ -45,6 +45,11 @@ class Process:
         """What it holds now, in MB."""
         return memory(self._popen.pid, "VmRSS")
 
+    def processor(self) -> float:
+        """The processor time it has taken so far, in seconds."""
+        fields = Path(f"/proc/{self._popen.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def stop(self) -> None:
         if self._popen.poll() is None:
             self._popen.send_signal(signal.SIGTERM)

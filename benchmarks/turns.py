@@ -16,6 +16,7 @@ from benchmarks import load
 from benchmarks.bench import (
     DIRECT,
     QUESTION,
+    WARMING,
     Bench,
     Row,
     Seed,
@@ -39,14 +40,20 @@ async def turn(bench: Bench) -> list[Row]:
     rounds = bench.choose(500, 20)
     async with bench.services() as services:
         targets = [*bench.yardsticks, *services]
+        for target in targets:
+            await target.prepare(3 * (rounds + WARMING))
+        before = {target.name: target.process.processor() for target in targets[1:]}
         streamed = await _asked(targets, rounds, stream=True)
+        busy = {target.name: target.process.processor() for target in targets[1:]}
         whole = await _asked(targets, rounds, stream=False)
         anew = await _asked(targets, rounds, stream=True, anew=True)
+    each = {name: (busy[name] - before[name]) / (rounds + WARMING) * 1000 for name in busy}
     return [
         *_rows("first token", streamed, _first),
         *_rows("first token, on a new connection", anew, _first),
         *_rows(f"turn of {TOKENS} tokens", streamed, lambda answer: answer.seconds),
         *_rows("the same, not streamed", whole, lambda answer: answer.seconds),
+        Row("processor time a turn", "ms", each),
     ]
 
 
@@ -80,8 +87,6 @@ async def relayed(bench: Bench) -> list[Row]:
 async def _asked(
     targets: Sequence[Target], rounds: int, *, stream: bool, anew: bool = False
 ) -> dict[str, list[Answer]]:
-    for target in targets:
-        await target.prepare(rounds + 10)
     return await interleaved(
         targets, rounds, lambda target, _: target.turn(MODEL, stream), anew=anew
     )
