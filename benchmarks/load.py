@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
             for stamp in STAMP.findall(data):
                 sent = float(stamp)
                 answer.stamps.append((sent, moment - sent))
-        self._tail = (self._tail + data)[-len(CHUNKED_END) :]
+        self._tail = (self._tail + data[-len(CHUNKED_END) :])[-len(CHUNKED_END) :]
         if self._length is not None:
             self._length -= len(data)
         if done and (self._length == 0 or (self._length is None and self._tail == CHUNKED_END)):
