@@ -1,10 +1,12 @@
 """What every measurement needs: who is measured, in which order, and what a figure is."""
 
 import asyncio
+import io
 import os
 import sqlite3
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -159,8 +161,7 @@ def opened(*, quick: bool = False, against: str | None = None) -> Iterator[Bench
         folder = Path(name)
         checkouts = {SERVICE: ROOT}
         if against:
-            checkouts[against] = folder / "checkout"
-            _git("worktree", "add", "--detach", str(folder / "checkout"), against)
+            checkouts[against] = _checked_out(against, folder / "checkout")
         upstream = processes.upstream()
         floor = processes.floor(upstream.port)
         try:
@@ -168,12 +169,15 @@ def opened(*, quick: bool = False, against: str | None = None) -> Iterator[Bench
         finally:
             floor.stop()
             upstream.stop()
-            if against:
-                _git("worktree", "remove", "--force", str(folder / "checkout"))
 
 
-def _git(*words: str) -> None:
-    subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True)
+def _checked_out(revision: str, folder: Path) -> Path:
+    """The files of a revision; nothing of it is left in the repository."""
+    command = ["git", "archive", "--format=tar", revision]
+    packed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as files:
+        files.extractall(folder, filter="data")
+    return folder
 
 
 async def interleaved(

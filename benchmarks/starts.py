@@ -3,15 +3,14 @@
 import asyncio
 from statistics import median
 
-from benchmarks import load, processes
+from benchmarks import processes
 from benchmarks.bench import EMPTY, FLOOR, Bench, Row
-from benchmarks.streams import RAMP_PAUSE
-from benchmarks.upstream import TOKENS_A_SECOND
+from benchmarks.streams import paced
 
 # By then the official client has been loaded too.
 IDLE_AFTER = 5.0
 STREAMS = 100
-STREAMING_SECONDS = 4
+STREAMING_SECONDS = 3
 
 
 async def start(bench: Bench) -> list[Row]:
@@ -41,19 +40,10 @@ async def memory(bench: Bench) -> list[Row]:
         idle = {target.name: target.process.memory() for target in targets}
         busy: dict[str, float | None] = {}
         for target in targets:
-            await target.prepare(count)
-            connections = [await load.connect(target.port) for _ in range(count)]
             seconds = bench.choose(STREAMING_SECONDS, 1)
-            model = f"paced-{round((seconds + 1 + count * RAMP_PAUSE) * TOKENS_A_SECOND)}"
-            asked = []
-            for connection in connections:
-                asked.append(connection.ask(target.turn(model, stream=True)))
-                await asyncio.sleep(RAMP_PAUSE)
-            await asyncio.sleep(seconds)
-            busy[target.name] = target.process.memory()
-            await asyncio.gather(*asked)
-            for connection in connections:
-                connection.close()
+            async with paced(target, count, seconds):
+                await asyncio.sleep(seconds)
+                busy[target.name] = target.process.memory()
     return [
         Row("memory, idle", "MB", {**idle}),
         Row(f"memory, {count} streams", "MB", busy),

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from statistics import median
 
@@ -95,28 +97,39 @@ async def _held(target: Target, count: int, seconds: float) -> bool:
 
 async def lag(target: Target, count: int, seconds: float) -> Lag:
     """How late the tokens of so many streams are, when all of them run."""
+    async with paced(target, count, seconds) as asked:
+        begin, before = time.monotonic(), target.process.processor()
+        await asyncio.sleep(seconds)
+        taken = target.process.processor() - before
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+    lags: list[float] = []
+    for answer in answers:
+        if isinstance(answer, BaseException) or answer.status != 200:
+            return NONE_CAME
+        lags += (late for sent, late in answer.stamps if begin <= sent < begin + seconds)
+    if not lags:
+        return NONE_CAME
+    share = len(lags) / (count * seconds * TOKENS_A_SECOND)
+    return Lag(quantile(lags, 0.5), quantile(lags, 0.99), share, taken / len(lags))
+
+
+@asynccontextmanager
+async def paced(
+    target: Target, count: int, seconds: float
+) -> AsyncIterator[list[asyncio.Future[Answer]]]:
+    """So many streams, all of which go on for at least so many seconds from now."""
     await target.prepare(count)
     length = count * RAMP_PAUSE + seconds + 2 * SETTLING
     model = f"paced-{round(length * TOKENS_A_SECOND)}"
     connections = [await load.connect(target.port) for _ in range(count)]
-    asked: list[asyncio.Future[Answer]] = []
-    for connection in connections:
+    asked, started = list[asyncio.Future[Answer]](), time.monotonic()
+    for number, connection in enumerate(connections):
+        await asyncio.sleep(max(0, started + number * RAMP_PAUSE - time.monotonic()))
         asked.append(connection.ask(target.turn(model, stream=True)))
-        await asyncio.sleep(RAMP_PAUSE)
     await asyncio.sleep(SETTLING)
-    begin, before = time.monotonic(), target.process.processor()
-    await asyncio.sleep(seconds)
-    taken = target.process.processor() - before
-    answers = await asyncio.gather(*asked)
-    for connection in connections:
-        connection.close()
-    lags = [
-        late
-        for answer in answers
-        for sent, late in answer.stamps
-        if begin <= sent < begin + seconds
-    ]
-    if not lags or any(answer.status != 200 for answer in answers):
-        return NONE_CAME
-    share = len(lags) / (count * seconds * TOKENS_A_SECOND)
-    return Lag(quantile(lags, 0.5), quantile(lags, 0.99), share, taken / len(lags))
+    try:
+        yield asked
+        await asyncio.gather(*asked, return_exceptions=True)
+    finally:
+        for connection in connections:
+            connection.close()
