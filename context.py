@@ -1,15 +1,16 @@
 """What a model is sent: one function composes the whole prompt of a turn."""
 
-import math
-import re
 from collections.abc import Iterable
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import ColumnElement
 
 from models import Conversation
 
 Prompt = list[dict[str, Any]]
-WIDE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+# A number, or what SQLite is to reckon with.
+Count = TypeVar("Count", int, ColumnElement[int])
 
 
 class Spoken(Protocol):
@@ -99,10 +100,18 @@ def size(prompt: Prompt) -> int:
 
 
 def estimated_tokens(prompt: Prompt) -> int:
-    """A rough guess: a Chinese or Japanese character is a token, of other text four are."""
+    """A rough guess at how many tokens a prompt's texts are."""
     texts = "".join(text for message in prompt for text in _texts(message))
-    wide = len(WIDE.findall(texts))
-    return wide + math.ceil((len(texts) - wide) / 4)
+    return guess(len(texts), len(texts.encode()))
+
+
+def guess(characters: Count, size: Count) -> Count:
+    """A rough guess at the tokens of a text that has so many characters and, in UTF-8, bytes.
+
+    Four letters of ASCII are a token, and so is one Chinese, Japanese or Korean character; others
+    are in between.
+    """
+    return (3 * size - characters + 7) // 8
 
 
 def _texts(message: dict[str, Any]) -> list[str]:

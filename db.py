@@ -47,9 +47,27 @@ Row = TypeVar("Row", bound=SQLModel)
 READERS = 4
 BUSY_TIMEOUT_MS = 10_000
 
-# Step N brings a file from version N to N + 1. A new file is made from the models and stamped with
-# the newest version, so a step is written once, when a released schema changes.
-STEPS: list[Callable[[Connection], None]] = []
+# What brings a file from version N to N + 1, statement by statement. A new file is made from the
+# models and stamped with the newest version, so a step is written once, when the schema changes.
+POINTS = (
+    "ALTER TABLE message ADD COLUMN points INTEGER",
+    "ALTER TABLE plan_draft ADD COLUMN cost FLOAT",
+    "ALTER TABLE plan_draft ADD COLUMN points INTEGER",
+    "CREATE INDEX ix_message_turn ON message (source, created_at) WHERE provider IS NOT NULL",
+    """
+    CREATE TABLE poe_points (
+        id INTEGER NOT NULL PRIMARY KEY,
+        query_id VARCHAR NOT NULL UNIQUE,
+        bot_name VARCHAR NOT NULL,
+        usage_type VARCHAR NOT NULL,
+        cost_points INTEGER NOT NULL,
+        cost_usd FLOAT,
+        matched BOOLEAN,
+        created_at VARCHAR NOT NULL
+    )
+    """,
+)
+STEPS = [POINTS]
 VERSION = len(STEPS) + 1
 
 
@@ -245,7 +263,8 @@ def _upgrade(engine: Engine, path: Path) -> None:
         _keep_copy(path, version)
     for number, step in enumerate(STEPS[version - 1 :] if version else [], version):
         with engine.begin() as connection:
-            step(connection)
+            for statement in step:
+                connection.exec_driver_sql(statement)
             connection.exec_driver_sql(f"PRAGMA user_version={number + 1}")
 
 

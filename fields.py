@@ -92,6 +92,17 @@ def repaired(value: Any) -> Any:
     return value
 
 
+def number(value: Any) -> float | None:
+    """A figure of somebody else's, also one that is written as text; None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
 # What the service sets itself in a model call, and what would send it or the key elsewhere.
 SET_BY_SERVICE = frozenset({"model", "messages", "stream", "stream_options"})
 NAMES_AN_ENDPOINT = re.compile(

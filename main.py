@@ -4,8 +4,9 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -14,6 +15,7 @@ from sse_starlette.sse import AppStatus
 from starlette.middleware.cors import CORSMiddleware
 
 import errors
+import points
 from backup import keep_daily
 from catalogue import Catalogue
 from db import Database, StartError
@@ -33,6 +35,7 @@ from routes import (
     projects,
     references,
     search,
+    usage,
 )
 from settings import Settings
 from turns import Turns
@@ -51,6 +54,7 @@ ROUTES = (
     search,
     interchange,
     backup,
+    usage,
 )
 VERSION = "0.1.0"
 # After the turns have ended, what connections may take to send what they still hold.
@@ -97,25 +101,26 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     turns: Turns = app.state.turns
     database.open()
     warming = asyncio.create_task(providers.connect())
-    copying = _daily_copies(app.state.settings)
+    beside = [asyncio.create_task(work) for work in background(app)]
     try:
         await turns.open()
         yield
     finally:
-        if copying:
-            copying.cancel()
-            await asyncio.wait([copying])
+        for task in beside:
+            task.cancel()
         await turns.close()
-        await asyncio.wait([warming])
+        await asyncio.wait([warming, *beside])
         await providers.close()
         await database.close()
 
 
-def _daily_copies(settings: Settings) -> asyncio.Task[None] | None:
-    if settings.backup_dir is None:
-        return None
-    copies = keep_daily(settings.database_path, settings.backup_dir, settings.backup_keep)
-    return asyncio.create_task(copies)
+def background(app: FastAPI) -> Iterator[Coroutine[Any, Any, None]]:
+    """What goes on beside the turns for as long as the service runs."""
+    settings: Settings = app.state.settings
+    if settings.backup_dir is not None:
+        yield keep_daily(settings.database_path, settings.backup_dir, settings.backup_keep)
+    if settings.poe_api_key is not None:
+        yield points.watch(app.state.database, app.state.providers)
 
 
 class Server(uvicorn.Server):

@@ -227,7 +227,8 @@ class MessagePublic(SQLModel):
     finish_reason: str | None = None
     error: str | None = None
     usage: dict[str, Any] | None = None
-    cost: float | None = None
+    cost: float | None = Field(default=None, description="In USD, where the provider tells it.")
+    points: int | None = Field(default=None, description="Poe's price, where it is known.")
     omitted: int | None = Field(
         default=None, description="Messages left out because the chat was too long for the model."
     )
@@ -264,6 +265,12 @@ class Message(SQLModel, table=True):
             text("json_extract(extra, '$.tool_calls[0].id')"),
             sqlite_where=text("extra IS NOT NULL"),
         ),
+        Index(
+            "ix_message_turn",
+            "source",
+            "created_at",
+            sqlite_where=text("provider IS NOT NULL"),
+        ),
         {"sqlite_autoincrement": True},
     )
 
@@ -282,6 +289,7 @@ class Message(SQLModel, table=True):
     error_status: int | None = None
     usage: Any = Field(default=None, sa_type=Json, nullable=True)
     cost: float | None = None
+    points: int | None = None
     session_id: str | None = Field(default=None, unique=True)
     # What the turn was asked with besides its message: documents, system_prompt_append, options.
     request: Any = Field(default=None, sa_type=Json, nullable=True)
@@ -561,6 +569,8 @@ class Draft(SQLModel, table=True):
     error: str | None = None
     error_status: int | None = None
     usage: Any = Field(default=None, sa_type=Json, nullable=True)
+    cost: float | None = None
+    points: int | None = None
     omitted: int | None = None
     session_id: str = Field(unique=True)
     created_time: str = Field(default_factory=now)
@@ -660,6 +670,90 @@ class SearchPage(SQLModel):
     query: str
     results: list[MessageFound | DocumentFound]
     next_offset: int | None = Field(description="null where there is no more.")
+
+
+# Usage
+
+GroupBy = Literal["day", "model", "provider", "conversation", "project"]
+
+
+class UsageSums(SQLModel):
+    """Sums over turns; tokens under OpenAI's names."""
+
+    turns: int = 0
+    complete: int = 0
+    stopped: int = 0
+    failed: int = Field(default=0, description="Ended in an error, or interrupted.")
+    running: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = Field(default=0, description="The reasoning tokens among them.")
+    reasoning_tokens: int = 0
+    total_tokens: int = 0
+    estimated_turns: int = Field(
+        default=0, description="Whose provider told no tokens: those of the text are guessed."
+    )
+    estimated_tokens: int = Field(
+        default=0, description="How many of the completion tokens are guessed."
+    )
+    priced_turns: int = Field(default=0, description="Whose cost is known, in USD or in points.")
+    cost_usd: float | None = Field(default=None, description="null where no cost is known.")
+    points: int | None = Field(default=None, description="Poe's; null where none are known.")
+
+
+class UsageKey(SQLModel):
+    """What a group is: one of these, by `group_by`."""
+
+    day: str | None = Field(default=None, description="In the time zone of the server.")
+    provider: str | None = None
+    model: str | None = None
+    conversation_id: str | None = None
+    conversation_name: str | None = None
+    project_id: int | None = None
+    project_name: str | None = None
+
+
+class UsageGroup(UsageSums, UsageKey):
+    pass
+
+
+class UsageReport(SQLModel):
+    group_by: GroupBy
+    since: Time | None = Field(serialization_alias="from")
+    until: Time | None = Field(serialization_alias="to")
+    groups: list[UsageGroup]
+    total: UsageSums
+    unmatched_points: int = Field(
+        description="Points that Poe took for what is no turn here, or cannot be told which."
+    )
+
+
+class Balance(SQLModel):
+    provider: Literal["poe"] = "poe"
+    current_point_balance: int
+
+
+class Reconciled(SQLModel):
+    """What came of asking Poe for its points."""
+
+    added: int = Field(description="Rows that were not known.")
+    matched: int = Field(description="Turns whose price is known now.")
+    skipped: int = Field(description="Rows that could not be understood.")
+
+
+class PoePoints(SQLModel, table=True):
+    """A call and its price, as Poe tells it; Poe itself forgets after 30 days."""
+
+    __tablename__ = "poe_points"
+
+    id: int | None = Field(default=None, primary_key=True)
+    query_id: str = Field(unique=True)
+    bot_name: str
+    usage_type: str
+    cost_points: int
+    cost_usd: float | None = None
+    # Whether a turn was found that it is the price of, or False where more than one might be.
+    matched: bool | None = None
+    created_at: str
 
 
 # Moving

@@ -4,9 +4,11 @@ Sources: Poe's documentation of its OpenAI-compatible API, and replies recorded 
 repository; where a line rests on something else, it says so.
 """
 
+from datetime import UTC, datetime
 from typing import Any
 
 from errors import Invalid
+from fields import iso
 
 # Documented as ignored. Since April 2026 fields that a model does not declare may be refused
 # instead, so they are not sent at all.
@@ -23,8 +25,10 @@ IGNORED = frozenset(
         "user",
     }
 )
-# Its model list gives times in milliseconds; no date of a model in seconds is as large.
+# Its model list gives times in milliseconds, its points in microseconds; no date in seconds is as
+# large.
 MILLISECONDS = 100_000_000_000
+MICROSECONDS = 1000 * MILLISECONDS
 
 
 def request(body: dict[str, Any]) -> dict[str, Any]:
@@ -48,3 +52,12 @@ def _message(message: Any) -> Any:
 def seconds(created: int) -> int:
     """A model's time in seconds, whichever it was given in."""
     return created // 1000 if created >= MILLISECONDS else created
+
+
+def moment(created: float) -> str | None:
+    """The time of a call that took points, in whichever unit it was given; None if it is none."""
+    unit = 1_000_000 if created >= MICROSECONDS else 1000 if created >= MILLISECONDS else 1
+    try:
+        return iso(datetime.fromtimestamp(created / unit, UTC))
+    except (ValueError, OverflowError, OSError):
+        return None

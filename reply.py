@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from deltas import Delta, merge_tool_calls
 from errors import UpstreamError
+from fields import number
 from models import Draft, Message
 
 # A follower that fell behind catches up in pieces of this many characters.
@@ -27,6 +28,11 @@ class Outcome:
     usage: dict[str, Any] | None = None
     error: str | None = None
     error_status: int | None = None
+
+    @property
+    def cost(self) -> float | None:
+        """The price in USD, where the provider tells it as OpenRouter does."""
+        return number((self.usage or {}).get("cost"))
 
 
 @dataclass(frozen=True, slots=True)

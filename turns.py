@@ -253,6 +253,7 @@ def _end(session: Session, question: Question, reply: Reply, outcome: Outcome) -
         "status": outcome.status,
         "finish_reason": outcome.finish_reason,
         "usage": outcome.usage,
+        "cost": outcome.cost,
         "error": outcome.error,
         "error_status": outcome.error_status,
         "omitted": reply.omitted,

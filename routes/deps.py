@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from catalogue import Catalogue
 from db import Database
 from errors import ErrorBody, InvalidBody, OpenAIErrorBody
-from fields import MAX_ID
+from fields import MAX_ID, Time
 from providers import Providers
 from settings import Settings
 from turns import Turns
@@ -76,6 +76,9 @@ Absent = BeforeValidator(lambda value: None if value == "" else value)
 QueryId = Annotated[Annotated[int, Field(ge=0, le=MAX_ID)] | None, Absent, Query()]
 Force = Annotated[bool | None, Absent, Query(description="Delete what depends on it too.")]
 QueryText = Annotated[str | None, Absent, Query()]
+# A day is taken for its first moment, so `from` a day `to` the next is that day.
+From = Annotated[Time | None, Absent, Query(alias="from", description="Not before this time.")]
+To = Annotated[Time | None, Absent, Query(alias="to", description="Before this time.")]
 
 INVALID: dict[int | str, dict[str, Any]] = {422: {"model": InvalidBody}}
 

@@ -6,9 +6,8 @@ from sqlmodel import Field, Session, col, select
 
 import index
 import search
-from fields import Time
 from models import Archived, Document, Done, Message, SearchPage
-from routes.deps import Absent, DatabaseDep, QueryId, errors
+from routes.deps import Absent, DatabaseDep, From, QueryId, To, errors
 
 router = APIRouter(prefix="/v1/search", tags=["search"])
 
@@ -17,8 +16,6 @@ LONGEST_QUERY = 1000
 Words = Annotated[str, Query(max_length=LONGEST_QUERY)]
 Role = Annotated[Literal["user", "assistant", "system"] | None, Absent, Query()]
 Status = Annotated[Archived | None, Absent, Query(description="0 normal, 1 archived")]
-From = Annotated[Time | None, Absent, Query(alias="from", description="Not before this time.")]
-To = Annotated[Time | None, Absent, Query(alias="to", description="Before this time.")]
 Limit = Annotated[
     Annotated[int, Field(ge=1, le=100)] | None, Absent, Query(description="20 unless told")
 ]

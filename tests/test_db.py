@@ -3,7 +3,9 @@
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -11,8 +13,10 @@ from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, select
 
 import db
+import history
+import index
 from db import Database, StartError
-from models import Category, Conversation, Project
+from models import Category, Conversation, Message, MessageUpdate, Project
 
 
 def use(path: Path, work: Callable[[Database], Awaitable[None]]) -> None:
@@ -119,6 +123,67 @@ def test_built_in_categories_are_planted_once(path: Path) -> None:
 
     use(path, rename)
     use(path, look)
+
+
+OLD = (Path(__file__).parent / "version_1.sql").read_text()
+
+
+@pytest.fixture
+def old(path: Path) -> Path:
+    """A file that the first version made."""
+    with closing(sqlite3.connect(path)) as file:
+        index.register(file)
+        file.executescript(OLD)
+    return path
+
+
+def schema(path: Path) -> dict[str, Any]:
+    """All that a file's schema says, however it is worded and in whatever order."""
+    with closing(sqlite3.connect(path)) as file:
+        described: dict[str, Any] = {}
+        for kind, name, sql in file.execute("SELECT type, name, sql FROM sqlite_master"):
+            described[f"{kind} {name}"] = " ".join((sql or "").split())
+            if kind == "table" and "VIRTUAL" not in sql:
+                pragmas = ("table_xinfo", "foreign_key_list", "index_list")
+                rows = (row[1:] for p in pragmas for row in file.execute(f"PRAGMA {p}({name})"))
+                described[f"{kind} {name}"] = sorted(rows, key=repr)
+            if kind == "index":
+                columns = file.execute(f"PRAGMA index_xinfo({name})")
+                described[f"columns of {name}"] = [(place, *how) for place, _, *how in columns]
+        return described
+
+
+def rows(path: Path) -> dict[str, Any]:
+    tables = ("project", "conversation", "message", "plan_category", "plan_document", "plan_draft")
+    with closing(sqlite3.connect(path)) as file:
+        return {table: [*file.execute(f"SELECT * FROM {table}")] for table in tables}
+
+
+def test_an_upgraded_file_is_like_a_new_one(old: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new.db"
+
+    async def open_only(database: Database) -> None: ...
+
+    use(old, open_only)
+    use(new, open_only)
+    upgraded, fresh = schema(old), schema(new)
+    assert upgraded.keys() == fresh.keys()
+    for name, described in fresh.items():
+        assert upgraded[name] == described, name
+
+
+def test_an_upgrade_keeps_what_was_there_and_a_copy_of_the_file(old: Path) -> None:
+    before = schema(old), rows(old)
+
+    async def work(database: Database) -> None:
+        message = await database.read(lambda session: db.require(session, Message, 2))
+        assert (message.content, message.usage["total_tokens"], message.points) == ("晴", 9, None)
+        await database.write(history.edit, 2, MessageUpdate(content="雨"))
+
+    use(old, work)
+    copy = old.with_name("chat.db.v1.backup")
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert (schema(copy), rows(copy)) == before
 
 
 def test_a_file_of_a_newer_version_is_refused(path: Path) -> None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
@@ -161,6 +162,15 @@ async def terse(line: Line) -> None:
     """Events without the blank that the standard allows after the colon, all in one go."""
     events = chunk({"content": "text"}) + chunk({}, "stop") + DONE
     await line.send(HEAD + events.replace(b"data: ", b"data:"))
+
+
+@script
+async def used(line: Line, *usage: str) -> None:
+    """A reply, and what it used: this JSON (colons in it are safe)."""
+    await line.send(HEAD)
+    await line.say("text")
+    told = event({"choices": [], "usage": json.loads(":".join(usage))})
+    await line.send(chunk({}, "stop") + told + DONE)
 
 
 @script
@@ -422,6 +432,25 @@ async def models(line: Line) -> None:
         await respond(line, 500, {"error": {"message": "no list today"}})
 
 
+async def account(line: Line) -> None:
+    """Poe's own account of points: the balance, or a page of rows, the newest first."""
+    upstream, address = line.upstream, urlsplit(line.call.path)
+    status = upstream.statuses.pop(0) if upstream.statuses else 200
+    if status != 200:
+        await refuse(line, str(status))
+    elif address.path.endswith("/current_balance"):
+        await respond(line, 200, upstream.balance)
+    elif isinstance(upstream.points, list):
+        asked = dict(parse_qsl(address.query))
+        ids = [row.get("query_id") if isinstance(row, dict) else None for row in upstream.points]
+        start = ids.index(asked["starting_after"]) + 1 if "starting_after" in asked else 0
+        page = upstream.points[start : start + int(asked["limit"])]
+        has_more = start + len(page) < len(ids)
+        await respond(line, 200, {"has_more": has_more, "length": len(page), "data": page})
+    else:
+        await respond(line, 200, upstream.points)
+
+
 async def respond(
     line: Line, status: int, body: Any, headers: dict[str, str] | None = None
 ) -> None:
@@ -439,6 +468,10 @@ class Upstream:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.lists_models = True
+        # Poe's points: what it tells, and with which statuses it answers (then with 200).
+        self.balance: Any = {"current_point_balance": 1500}
+        self.points: Any = []
+        self.statuses: list[int] = []
         self.url = ""
         self.opened: asyncio.Event
         self._loop: asyncio.AbstractEventLoop
@@ -499,6 +532,8 @@ class Upstream:
         line = Line(self, call, writer)
         if path.endswith("/models"):
             playing = asyncio.ensure_future(models(line))
+        elif "/usage/" in path:
+            playing = asyncio.ensure_future(account(line))
         else:
             name, *arguments = call.body["model"].split(":")
             playing = asyncio.ensure_future(SCRIPTS[name](line, *arguments))
