@@ -25,6 +25,7 @@ from models import (
     DocumentReference,
     Draft,
     Message,
+    PoePoints,
     Project,
 )
 
@@ -39,6 +40,7 @@ TABLES: dict[str, type[SQLModel]] = {
     "documents": Document,
     "references": DocumentReference,
     "drafts": Draft,
+    "points": PoePoints,
 }
 PAGE = 50
 

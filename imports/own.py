@@ -28,12 +28,11 @@ from models import (
     DocumentReference,
     Draft,
     Message,
+    PoePoints,
     Project,
 )
 
 PAGE = 50
-# What others refer to comes first.
-STORING_ORDER = ("projects", "categories", "documents", "conversations", "references", "drafts")
 
 Item = dict[str, Any]
 
@@ -41,10 +40,10 @@ Item = dict[str, Any]
 async def take(db: Database, archive: Archive, results: Results, told: Progress) -> None:
     """Store what an export has and the database has not."""
     store = Store(results)
-    for name in archive.lists.keys() - set(STORING_ORDER):
+    for name in archive.lists.keys() - store.stores.keys():
         results.skip(name, None, "It is no list that this version knows")
     done, total = 0, sum(end - begin for begin, end in archive.lists.values())
-    for name in STORING_ORDER:
+    for name in store.stores:
         items = archive.items(name)
         while page := await asyncio.to_thread(_next, items, 1 if name == "conversations" else PAGE):
             await db.write(store.page, name, [item for item, _ in page])
@@ -62,6 +61,16 @@ class Store:
 
     def __init__(self, results: Results) -> None:
         self._results = results
+        # What others refer to comes first.
+        self.stores: dict[str, Callable[[Session, Item], bool]] = {
+            "projects": self._project,
+            "categories": self._category,
+            "documents": self._document,
+            "conversations": self._conversation,
+            "references": self._reference,
+            "drafts": self._draft,
+            "points": self._points,
+        }
         self._projects: dict[int, int] = {0: 0}
         self._categories: dict[int, int] = {}
         self._documents: dict[int, int] = {}
@@ -72,20 +81,12 @@ class Store:
 
     def page(self, session: Session, name: str, items: list[Any]) -> None:
         """Store these, each whole or not at all."""
-        store: dict[str, Callable[[Session, Item], bool]] = {
-            "projects": self._project,
-            "categories": self._category,
-            "documents": self._document,
-            "conversations": self._conversation,
-            "references": self._reference,
-            "drafts": self._draft,
-        }
         for item in items:
             try:
                 if isinstance(item, Exception):
                     raise item
                 with session.begin_nested():
-                    added = store[name](session, item)
+                    added = self.stores[name](session, item)
             except PIECE_ERRORS as error:
                 id_ = item.get("id") if isinstance(item, dict) else None
                 self._results.skip(name, id_, error)
@@ -224,6 +225,14 @@ class Store:
         ).first():
             return False
         _insert(session, Draft, {**row, "session_id": uuid4().hex})
+        return True
+
+    def _points(self, session: Session, item: Item) -> bool:
+        row = row_of("points", item)
+        same = select(PoePoints.id).where(PoePoints.query_id == row["query_id"])
+        if session.exec(same).first() is not None:
+            return False
+        _insert(session, PoePoints, row)
         return True
 
     def _project_of(self, session: Session, row: Item) -> int:

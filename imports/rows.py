@@ -20,6 +20,7 @@ from models import (
     Draft,
     Message,
     MessageStatus,
+    PoePoints,
     Project,
     Source,
 )
@@ -114,6 +115,7 @@ SHAPES: dict[str, type[BaseModel]] = {
         usage=Object,
         extra=Object,
     ),
+    "points": _shape(PoePoints, id=RowId, query_id=Label),
     "conversations": _shape(Conversation, id=LongId, project_id=ProjectId),
 }
 MESSAGE = _shape(

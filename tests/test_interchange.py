@@ -19,8 +19,9 @@ from sqlmodel import Session
 import interchange
 import markdown
 from db import Database
+from fields import now
 from imports import intake
-from models import Conversation, Document, DocumentReference, Message, Project
+from models import Conversation, Document, DocumentReference, Message, PoePoints, Project
 from tests.conftest import Client, make_settings, serve
 from tests.upstream import Upstream
 
@@ -77,6 +78,11 @@ def fill(session: Session, drawn: Any) -> None:
                 message_ids=[1, 2],
             )
         )
+    session.add(
+        PoePoints(
+            id=7, query_id="q", bot_name="b", usage_type="API", cost_points=5, created_at=now()
+        )
+    )
     session.flush()
     for values, tree in drawn:
         conversation = Conversation(**values)
