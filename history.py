@@ -5,6 +5,7 @@ that history shows and the model is sent; it is NULL while there is no message.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -143,7 +144,8 @@ def edit(session: Session, message_id: int, body: MessageUpdate) -> None:
 def remove(session: Session, message_ids: list[int]) -> int:
     """Delete messages; what hung on one hangs on its parent from now on. How many there were."""
     wanted = node.c.id.in_(select(func.json_each(json.dumps(message_ids)).table_valued("value")))
-    query = select(node.c.id, node.c.parent_id, node.c.conversation_id, node.c.status)
+    columns = (node.c.id, node.c.parent_id, node.c.conversation_id, node.c.status)
+    query = select(*columns, node.c.external_id)
     found = session.execute(query.where(wanted)).all()
     _refuse_if_running([row.status for row in found])
     kept = _kept_ancestors({row.id: row.parent_id for row in found})
@@ -157,6 +159,7 @@ def remove(session: Session, message_ids: list[int]) -> int:
             "UPDATE conversation SET active_message_id = ? WHERE id = ? AND active_message_id = ?",
             [(kept[row.id], row.conversation_id, row.id) for row in found],
         )
+    _remember_deleted(session, found)
     session.execute(delete(Message).where(wanted))
     # Where nothing of the active branch is left, the newest of the others becomes active.
     connection.exec_driver_sql(
@@ -182,6 +185,18 @@ def touch(session: Session, *conversation_ids: str) -> None:
     """Mark conversations as changed just now."""
     for id_ in conversation_ids:
         session.connection().execute(TOUCH, {"conversation": id_, "moment": now()})
+
+
+def _remember_deleted(session: Session, found: Sequence[Row[Any]]) -> None:
+    """What came from another program would else come again with the next import."""
+    gone = defaultdict[str, list[str]](list)
+    for row in found:
+        if row.external_id is not None:
+            gone[row.conversation_id].append(row.external_id)
+    for conversation_id, ids in gone.items():
+        conversation = require(session, Conversation, conversation_id)
+        conversation.deleted_external_ids = [*(conversation.deleted_external_ids or []), *ids]
+    session.flush()
 
 
 def _refuse_if_running(statuses: Sequence[str]) -> None:

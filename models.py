@@ -134,6 +134,8 @@ class Conversation(ConversationFields, table=True):
     active_message_id: int | None = None
     source: str | None = None
     external_id: str | None = None
+    # Those of imported messages that were deleted here: a later import leaves them out.
+    deleted_external_ids: Any = Field(default=None, sa_type=Json, nullable=True)
     created_at: str = Field(default_factory=now)
     updated_at: str = Field(default_factory=now)
 

@@ -15,6 +15,7 @@ from fields import now, storable
 from imports.chats import Chat, Node
 from models import Conversation, Message, Project
 
+# Where messages are, by their external ids; of a deleted one, what it hung on.
 Ids = dict[str, int | None]
 
 
@@ -41,14 +42,14 @@ def keep(session: Session, chat: Chat) -> Kept:
         session.add(here)
         session.flush()
         conversations = 1
-    ids, newest = _there(session, here)
+    ids = _there(session, here)
     shown = here.active_message_id in {None, *ids.values()}
-    rows = _rows(session, here, nodes, ids, newest)
+    rows = _rows(session, here, nodes, ids)
     if rows:
         session.connection().execute(insert(history.node), rows)
         here.updated_at = max(here.updated_at, _last(chat, nodes))
         if shown:
-            here.active_message_id = ids[leaf]
+            here.active_message_id = ids[_external(here, leaf)] or rows[-1]["id"]
     return Kept(projects, conversations, len(rows))
 
 
@@ -88,35 +89,33 @@ def _last(chat: Chat, nodes: list[Node]) -> str:
     return chat.updated_at or max(node.created_at or "" for node in nodes)
 
 
-def _there(session: Session, here: Conversation) -> tuple[Ids, str]:
-    """The messages that came in a file before, by their ids there; and the newest one's time."""
-    columns = (col(Message.external_id), col(Message.id), col(Message.created_at))
-    query = select(*columns).where(
+def _there(session: Session, here: Conversation) -> Ids:
+    """The messages that came in a file before and are still here."""
+    query = select(col(Message.external_id), col(Message.id)).where(
         col(Message.conversation_id) == here.id, col(Message.external_id).is_not(None)
     )
-    found = session.execute(query).all()
-    prefix = len(_external(here, ""))
-    ids: Ids = {row.external_id[prefix:]: row.id for row in found}
-    return ids, max((row.created_at for row in found), default="")
+    return {row.external_id: row.id for row in session.execute(query)}
 
 
 def _rows(
-    session: Session, here: Conversation, nodes: list[Node], ids: Ids, newest: str
+    session: Session, here: Conversation, nodes: list[Node], ids: Ids
 ) -> list[dict[str, Any]]:
-    """What is to be inserted. `ids` learns where each message is, or what a deleted one hung on."""
+    """What is to be inserted; `ids` learns of every message of the file."""
     rows: list[dict[str, Any]] = []
     free = history.free_id(session)
+    deleted = set(here.deleted_external_ids or [])
     for node in nodes:
-        parent = ids.get(node.parent) if node.parent else None
-        time = node.created_at or here.created_at
-        if node.id not in ids and time > newest:
-            ids[node.id] = free + len(rows)
-            rows.append(_row(here, node, free + len(rows), parent, time))
-        ids.setdefault(node.id, parent)
+        external_id = _external(here, node.id)
+        parent = ids.get(_external(here, node.parent)) if node.parent else None
+        if external_id not in ids and external_id not in deleted:
+            ids[external_id] = free + len(rows)
+            rows.append(_row(here, node, free + len(rows), parent))
+        ids.setdefault(external_id, parent)
     return rows
 
 
-def _row(here: Conversation, node: Node, id_: int, parent: int | None, time: str) -> dict[str, Any]:
+def _row(here: Conversation, node: Node, id_: int, parent: int | None) -> dict[str, Any]:
+    time = node.created_at or here.created_at
     return {
         "id": id_,
         "conversation_id": here.id,

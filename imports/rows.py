@@ -116,7 +116,9 @@ SHAPES: dict[str, type[BaseModel]] = {
         extra=Object,
     ),
     "points": _shape(PoePoints, id=RowId, query_id=Label),
-    "conversations": _shape(Conversation, id=LongId, project_id=ProjectId),
+    "conversations": _shape(
+        Conversation, id=LongId, project_id=ProjectId, deleted_external_ids=list[str] | None
+    ),
 }
 MESSAGE = _shape(
     Message,
