@@ -64,7 +64,7 @@ def _node(id_: str, node: Item, left_out: Counter[str]) -> Node:
         role="user" if role == "user" else "assistant",
         model=label(mapping(message.get("metadata")).get("model_slug")),
         created_at=moment(message.get("create_time")),
-        cut_off=message.get("status") in CUT_OFF,
+        cut_off=text(message.get("status")) in CUT_OFF,
     )
     if not message:
         return told
@@ -85,7 +85,7 @@ def _unshown(message: Item, content: Item, role: str) -> str | None:
         role == "system"
         or message.get("weight") == 0
         or metadata.get("is_visually_hidden_from_conversation") is True
-        or content.get("content_type") in HIDDEN_TYPES
+        or text(content.get("content_type")) in HIDDEN_TYPES
     )
     if hidden:
         return "hidden messages"
@@ -134,10 +134,11 @@ def _part(part: Any, left_out: Counter[str]) -> str:
 
 def _attached(message: Item, content: Item, left_out: Counter[str]) -> list[str]:
     """The names of files; a picture that is shown is mentioned where it stands."""
-    pointers = [text(mapping(p).get("asset_pointer")) for p in listing(content.get("parts"))]
+    pointers = (text(mapping(p).get("asset_pointer")) for p in listing(content.get("parts")))
+    shown = {pointer.rpartition("/")[2] for pointer in pointers} - {""}
     named = []
     for file in map(mapping, listing(mapping(message.get("metadata")).get("attachments"))):
-        if not any(pointer.endswith(text(file.get("id")) or "/") for pointer in pointers):
+        if text(file.get("id")) not in shown:
             left_out["files"] += 1
             named.append(mentioned("file", file.get("name")))
     return named

@@ -5,13 +5,14 @@ nothing.
 """
 
 import math
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from errors import Invalid
-from fields import iso
+from fields import iso, storable
 
 # Seconds since 1970 up to the year 5138; a larger number counts milli- or microseconds.
 MOST_SECONDS = 100_000_000_000
@@ -60,20 +61,23 @@ class Chat:
         below = self._children()
         kept: list[Node] = []
         nearest: dict[str, Node | None] = {}
+        thoughts: list[str] = []
         # Last come those that no first message leads to: a parent of theirs is below them.
-        waiting: list[tuple[Node, Node | None, str]] = []
-        waiting += [(node, None, "") for node in [*reversed(self.nodes), *reversed(below[None])]]
+        waiting: list[tuple[Node, Node | None]] = []
+        waiting += [(node, None) for node in [*reversed(self.nodes), *reversed(below[None])]]
         while waiting:
-            node, parent, thoughts = waiting.pop()
+            node, parent = waiting.pop()
             if node.id in nearest:
+                thoughts.clear()
                 continue
             nearest[node.id] = parent
-            thoughts = paragraphs(thoughts, node.reasoning)
+            thoughts.append(node.reasoning)
             if node.content:
-                nearest[node.id] = node = _below(node, parent, thoughts)
+                nearest[node.id] = node = _below(node, parent, paragraphs(*thoughts))
                 kept.append(node)
-                thoughts = ""
-            waiting += [(it, nearest[node.id], thoughts) for it in reversed(below[node.id])]
+            if node.content or not below[node.id]:
+                thoughts.clear()
+            waiting += [(it, nearest[node.id]) for it in reversed(below[node.id])]
         if not kept:
             raise Invalid("has none that can be kept", field="messages")
         current = nearest.get(self.current or "")
@@ -122,10 +126,15 @@ def label(value: Any) -> str | None:
 
 
 def key(value: Any) -> str:
-    """An id. Invalid where there is none: without it the same would be added again and again."""
+    """An id. Invalid where there is none: without it the same would be added again and again.
+
+    A chat's stands in each of its messages' too: a very long one would fill the disk.
+    """
     if not isinstance(value, str | int) or not value:
         raise Invalid("must be given", field="id")
-    return str(value)
+    if len(id_ := storable(str(value))) > LONGEST_LABEL:
+        raise Invalid(f"may have {LONGEST_LABEL} characters at most", field="id")
+    return id_
 
 
 def moment(value: Any) -> str | None:
@@ -136,8 +145,9 @@ def moment(value: Any) -> str | None:
             return iso(time if time.tzinfo else time.replace(tzinfo=UTC))
         if isinstance(value, bool) or not value or not math.isfinite(value):
             return None
-        while abs(value) >= MOST_SECONDS:
-            value /= 1000
+        for _ in range(2):
+            if abs(value) >= MOST_SECONDS:
+                value /= 1000
         return iso(datetime.fromtimestamp(value, UTC))
     except (ValueError, TypeError, OverflowError, OSError):
         return None
@@ -145,9 +155,8 @@ def moment(value: Any) -> str | None:
 
 def fenced(code: str, language: str = "") -> str:
     """Code as Markdown, in a fence that is longer than any in it."""
-    fence = "```"
-    while fence in code:
-        fence += "`"
+    longest = max(map(len, re.findall("`+", code)), default=0)
+    fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{code}\n{fence}"
 
 
