@@ -8,6 +8,7 @@ ServiceError            status, one sentence, perhaps headers and extra fields
   StorageError          507 or 503: the database file cannot be written
 """
 
+import asyncio
 import logging
 import re
 from collections.abc import Mapping
@@ -19,11 +20,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
 TOO_LARGE = "The body is larger than MAX_BODY_MB (or 512 MB, for an import) allows"
+STOPPING = "The service was stopped before it was done"
 SENTENCES = {
     404: "There is nothing at this path: see /docs",
     405: "This path does not take this method: see /docs",
@@ -234,6 +237,12 @@ class LastResort:
 
         try:
             await self._app(scope, receive, watched)
+        except ClientDisconnect:  # in the middle of its body: nobody is left to answer
+            return
+        except asyncio.CancelledError:  # by the server, which waited long enough
+            if scope["type"] != "http" or started:
+                raise
+            await answer(scope["path"], 503, {"detail": STOPPING})(scope, receive, send)
         except Exception:
             if scope["type"] != "http" or started:
                 raise
