@@ -4,6 +4,8 @@ What a ZIP packs is unpacked into nameless files, never under a name of its choo
 program exports is refused before anything of it is unpacked.
 """
 
+import errno
+import lzma
 import os
 import re
 import shutil
@@ -16,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from errors import Invalid
+from errors import Invalid, StorageError
 from imports import pieces
 
 LARGEST_UNPACKED = 4 * 2**30
@@ -24,6 +26,19 @@ LARGEST_UNPACKED = 4 * 2**30
 MOST_PACKED = 200
 END_RECORD = b"PK\5\6"
 END_SIZE, LONGEST_COMMENT = 22, 0xFFFF
+# What stands before that record in a file of ZIP's second format, and says the same in more bytes.
+LONG_END_RECORD, LONG_END_SIZE = b"PK\6\6", 56
+LOCATOR, LOCATOR_SIZE = b"PK\6\7", 20
+# OSError and ValueError: a place before the file's beginning, or what bzip2 cannot read.
+UNPACKING_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    ValueError,
+)
 LARGEST_DIRECTORY = 32 * 2**20
 OUTSIDE = re.compile(r"^([/\\]|[A-Za-z]:)|(^|[/\\])\.\.([/\\]|$)|\0")
 ENCRYPTED = 0x1
@@ -56,19 +71,26 @@ def open_all(file: IO[bytes]) -> Iterator[JsonFile]:
                     with archive.open(entry) as source:
                         shutil.copyfileobj(source, unpacked, pieces.CHUNK)
                     yield JsonFile(entry.filename, unpacked)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError):
+    except UNPACKING_ERRORS as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise StorageError(
+                "The disk is full: free some space and try again", status=507
+            ) from None
         raise Invalid("is a ZIP file that cannot be unpacked", field="body") from None
 
 
 def _check_directory(file: IO[bytes]) -> None:
     """Refuse a list of entries so long that reading it would fill the memory."""
     size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - END_SIZE - LONGEST_COMMENT))
+    file.seek(max(0, size - END_SIZE - LONGEST_COMMENT - LOCATOR_SIZE - LONG_END_SIZE))
     tail = file.read()
     at = tail.rfind(END_RECORD)
     if at < 0 or len(tail) < at + END_SIZE:
         raise Invalid("is a ZIP file that breaks off", field="body")
     (length,) = struct.unpack_from("<L", tail, at + 12)
+    long_form = tail[:at][-LONG_END_SIZE - LOCATOR_SIZE :]
+    if long_form.startswith(LONG_END_RECORD) and long_form.startswith(LOCATOR, LONG_END_SIZE):
+        (length,) = struct.unpack_from("<Q", long_form, 40)
     if length > LARGEST_DIRECTORY:
         raise Invalid("is a ZIP file with too many entries", field="body")
 

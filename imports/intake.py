@@ -5,6 +5,7 @@ chat and the service goes on answering; each chat is a transaction of its own.
 """
 
 import asyncio
+import json
 from collections.abc import Iterator
 from types import ModuleType
 from typing import IO, Any
@@ -20,6 +21,7 @@ from models import Imported
 
 PROGRAMS: tuple[ModuleType, ...] = (chatgpt, claude, open_webui, librechat)
 LARGEST_PIECE = 64 * 2**20
+# A file with more pieces that are no chats is not read on: it is another one, or there is no end.
 MOST_UNKNOWN = 100_000
 UNKNOWN = "must be a whole export of this program, ChatGPT, Claude, Open WebUI or LibreChat"
 
@@ -65,6 +67,7 @@ class _Reader:
         self.file = file
         self.known = 0
         self._unknown = 0
+        self._unreadable = 0
         # What the projects are called that chats belong to: another file of the ZIP tells.
         self._names = names
         self._results = results
@@ -76,7 +79,8 @@ class _Reader:
             for span in pieces.items(self.file.file, self.file.span):
                 if chat := self._chat(span):
                     yield chat, span[1]
-                if self._unknown > MOST_UNKNOWN:
+                if self._unknown + self._unreadable > MOST_UNKNOWN:
+                    ending = "It has too many pieces that are no chats: it was not read on"
                     break
         except pieces.BrokenJson:
             ending = "It breaks off: its last piece was not read"
@@ -94,11 +98,13 @@ class _Reader:
             return None
         item = None
         try:
-            item = pieces.decode(self.file.file, span)
-            return self._recognised(item)
+            if data := pieces.read(self.file.file, span):
+                item = json.loads(data)
+                return self._recognised(item)
         except PIECE_ERRORS as error:
+            self._unreadable += 1
             self._results.skip("conversations", _id(item), error)
-            return None
+        return None
 
     def _recognised(self, item: Any) -> Chat | None:
         if isinstance(item, dict):

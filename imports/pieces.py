@@ -15,6 +15,8 @@ CHUNK = 1 << 18
 NEAR = re.compile(rb'(?:[^"{}\[\],:]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.S)
 DEEP = re.compile(rb'(?:[^"{}\[\]]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.S)
 STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.S)
+# No object whose members are wanted one by one has more, or longer names.
+MOST_MEMBERS, LONGEST_NAME = 1000, 1000
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Span = tuple[int, int]
@@ -43,21 +45,26 @@ def items(file: IO[bytes], span: Span) -> Iterator[Span]:
 
 
 def members(file: IO[bytes], span: Span) -> dict[str, Span]:
-    """Where the values of the first object are, by their names. BrokenJson where it breaks off."""
+    """Where the values of an object are, by their names.
+
+    BrokenJson where it breaks off, has far too many, or is not all there is.
+    """
     found: dict[str, Span] = {}
     begin, name = span[0], None
     for at, sign, depth in _signs(file, span):
-        if sign == b"{" and depth == 0:
+        if sign == b"{" and depth == 0 and name is None and not found:
             begin = at + 1
+        elif depth == 0 or len(found) > MOST_MEMBERS:
+            raise BrokenJson
         elif sign == b":" and depth == 1:
+            if at - begin > LONGEST_NAME:
+                raise BrokenJson
             name, begin = str(decode(file, (begin, at))), at + 1
         elif sign in b",}" and depth == 1:
             if name is not None:
                 found[name] = begin, at
             name, begin = None, at + 1
-            if sign == b"}":
-                return found
-    raise BrokenJson
+    return found
 
 
 def decode(file: IO[bytes], span: Span) -> Any:

@@ -111,7 +111,7 @@ async def import_file(request: Request, db: DatabaseDep, stream: WithProgress = 
 
 
 async def _receive(request: Request, file: IO[bytes]) -> None:
-    if request.headers["content-type"].startswith("multipart/"):
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
         async with request.form(max_files=1, max_fields=1) as form:
             given = form.get("file")
             if not isinstance(given, UploadFile):
