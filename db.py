@@ -49,7 +49,8 @@ BUSY_TIMEOUT_MS = 10_000
 
 # What brings a file from version N to N + 1, statement by statement. A new file is made from the
 # models and stamped with the newest version, so a step is written once, when the schema changes.
-POINTS = (
+WHAT_TURNS_COST = (
+    "ALTER TABLE conversation ADD COLUMN deleted_external_ids JSON",
     "ALTER TABLE message ADD COLUMN points INTEGER",
     "ALTER TABLE plan_draft ADD COLUMN cost FLOAT",
     "ALTER TABLE plan_draft ADD COLUMN points INTEGER",
@@ -67,7 +68,7 @@ POINTS = (
     )
     """,
 )
-STEPS = [POINTS]
+STEPS = [WHAT_TURNS_COST]
 VERSION = len(STEPS) + 1
 
 
