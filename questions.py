@@ -100,7 +100,7 @@ class Say(Question):
     body: MessageCreate
 
     def begin(self, session: Session, reply: Reply, providers: Providers) -> Asked | Message:
-        conversation = require(session, Conversation, self.conversation_id)
+        conversation = history.head(session, self.conversation_id)
         if answered := self.answered(session):
             return answered
         body = self.body
@@ -130,7 +130,7 @@ class AskAgain(Question):
     body: Regenerate
 
     def begin(self, session: Session, reply: Reply, providers: Providers) -> Asked:
-        conversation = require(session, Conversation, self.conversation_id)
+        conversation = history.head(session, self.conversation_id)
         message = history.require_message(session, conversation, self.message_id)
         model = self.body.model
         if message.role == "assistant":

@@ -11,6 +11,7 @@ is committed; the service calls it before connections are waited for and the dat
 
 import asyncio
 import logging
+from collections import defaultdict
 from contextlib import aclosing
 from typing import Any
 
@@ -42,6 +43,7 @@ SHUT_DOWN = Outcome(
 )
 # Made once: putting them together costs more than running them.
 END = {table: update(table).where(col(table.id) == bindparam("id_")) for table in (Message, Draft)}
+SAVE = {table: query.where(col(table.status) == "streaming") for table, query in END.items()}
 BROKEN = Outcome("error", error="Internal error: the service's log says more", error_status=500)
 
 
@@ -238,12 +240,13 @@ class Turns:
 
 
 def _save(session: Session, replies: list[Reply]) -> None:
+    moment = now()
+    grown = defaultdict[type[Message] | type[Draft], list[dict[str, Any]]](list)
     for reply in replies:
-        table = reply.table
-        query = update(table).where(
-            col(table.id) == reply.message_id, col(table.status) == "streaming"
-        )
-        session.execute(query.values(**_texts(reply), updated_at=now()))
+        row = {"id_": reply.message_id, "updated_at": moment, **_texts(reply)}
+        grown[reply.table].append(row)
+    for table, rows in grown.items():
+        session.connection().execute(SAVE[table], rows)
 
 
 def _end(session: Session, question: Question, reply: Reply, outcome: Outcome) -> None:
