@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import SecretStr
+
 import echo
 import poe
 from errors import UpstreamError
@@ -37,16 +39,16 @@ class Catalogue:
 
     def __init__(self, providers: Providers) -> None:
         self._providers = providers
-        self._lists: dict[tuple[str, str | None], _List] = {}
+        self._lists: dict[tuple[str, SecretStr | None], _List] = {}
 
-    async def models(self, bearer: str | None) -> list[Model]:
+    async def models(self, bearer: SecretStr | None) -> list[Model]:
         """Models in OpenAI's shape: `poe/…`, `openai/…` and `echo`; `created` in seconds."""
         listable = self._providers.listable(bearer)
         lists = await asyncio.gather(*(self._list(name, key) for name, key in listable))
         built_in = {"id": echo.NAME, "object": "model", "created": 0, "owned_by": "built in"}
         return [built_in, *(model for models in lists for model in models)]
 
-    async def _list(self, provider: str, key: str | None) -> list[Model]:
+    async def _list(self, provider: str, key: SecretStr | None) -> list[Model]:
         while len(self._lists) >= MOST_LISTS and (provider, key) not in self._lists:
             del self._lists[next(iter(self._lists))]
         kept = self._lists.setdefault((provider, key), _List())

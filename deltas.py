@@ -15,6 +15,9 @@ from pydantic_core import from_json
 from errors import UpstreamError
 from fields import repaired, storable
 
+# Of one event; a chunk has one.
+MOST_LINES = 10_000
+
 
 @dataclass(slots=True)
 class Delta:
@@ -65,6 +68,8 @@ class EventReader:
             field, _, value = line.partition(b":")
             if field == b"data":
                 self._data.append(value.removeprefix(b" "))
+                if len(self._data) > MOST_LINES:
+                    raise UpstreamError("The upstream sent an event without an end")
             elif field == b"event":
                 self._name = value.removeprefix(b" ")
         elif self._data:

@@ -18,7 +18,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -47,6 +47,7 @@ OPENAI_TYPES = {
 KEY_LIKE = re.compile(r"\b(?:sk|poe)-[\w*.-]{6,}")
 # Shorter ones are no secrets but words for servers that want any key at all.
 SHORTEST_KEY = 8
+REDACTED = "[key]"
 
 
 class ServiceError(Exception):
@@ -145,11 +146,16 @@ class InvalidBody(ErrorBody):
     errors: list[FieldError]
 
 
-def redact(sentence: str, key: str) -> str:
+def redact(sentence: str, key: SecretStr | None) -> str:
     """A sentence of somebody else's without the key, or anything like one, that it may quote."""
-    if len(key) >= SHORTEST_KEY:
-        sentence = sentence.replace(key, "[key]")
-    return KEY_LIKE.sub("[key]", sentence)
+    return KEY_LIKE.sub(REDACTED, without(key, sentence))
+
+
+def without(key: SecretStr | None, text: str) -> str:
+    """The text without the key."""
+    if key is None or len(key) < SHORTEST_KEY:
+        return text
+    return text.replace(key.get_secret_value(), REDACTED)
 
 
 def with_openai_error(status: int, body: dict[str, Any]) -> dict[str, Any]:
@@ -183,15 +189,17 @@ async def _service_error(request: Request, error: Exception) -> JSONResponse:
     body = {"detail": error.detail, **error.extra}
     if error.status == HTTPStatus.UNPROCESSABLE_ENTITY:
         body.setdefault("errors", [{"field": "body", "message": error.detail}])
-    return answer(request.url.path, error.status, body, error.headers)
+    return answer(request.scope["path"], error.status, body, error.headers)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == HTTPStatus.BAD_REQUEST:  # the framework's word for what it cannot parse
         return await _service_error(request, Invalid("is not JSON that can be read", field="body"))
+    if error.status_code == HTTPStatus.UNPROCESSABLE_ENTITY:
+        return await _service_error(request, Invalid(error.detail, field="body"))
     detail = SENTENCES.get(error.status_code, error.detail)
-    return answer(request.url.path, error.status_code, {"detail": detail}, error.headers)
+    return answer(request.scope["path"], error.status_code, {"detail": detail}, error.headers)
 
 
 async def _invalid_request(request: Request, error: Exception) -> JSONResponse:
@@ -207,7 +215,7 @@ async def _invalid_request(request: Request, error: Exception) -> JSONResponse:
     rest = f" (and {more} more)" if more else ""
     detail = f"{first.field}: {first.message}{rest}"
     body = InvalidBody(detail=detail, errors=errors)
-    return answer(request.url.path, HTTPStatus.UNPROCESSABLE_ENTITY, body.model_dump())
+    return answer(request.scope["path"], HTTPStatus.UNPROCESSABLE_ENTITY, body.model_dump())
 
 
 def _field_error(problem: dict[str, Any]) -> FieldError:
@@ -246,6 +254,6 @@ class LastResort:
         except Exception:
             if scope["type"] != "http" or started:
                 raise
-            log.exception("%s %s failed in an unforeseen way", scope["method"], scope["path"])
+            log.exception("%s %r failed in an unforeseen way", scope["method"], scope["path"])
             body = {"detail": "Internal error: the service's log says more"}
             await answer(scope["path"], 500, body)(scope, receive, send)

@@ -15,8 +15,6 @@ from relay import error_event
 from reply import Outcome, Piece, Reply
 
 PING_SECONDS = 10
-# A reader that takes nothing for this long is dropped; it can come back and read on.
-SEND_TIMEOUT = 60.0
 DONE = b"data: [DONE]\n\n"
 DONE_ID = "done"
 # Legal inside JSON, but line ends to some clients.
@@ -33,7 +31,6 @@ def stream(
         sep="\n",
         ping=PING_SECONDS,
         ping_message_factory=lambda: ServerSentEvent(comment="ping"),
-        send_timeout=SEND_TIMEOUT,
     )
 
 

@@ -3,7 +3,7 @@
 The service is on the same machine as a browser, so a page on the web may try to reach it: under a
 name of its own that resolves to 127.0.0.1 (so the Host must be ours), or with a plain form (so a
 foreign Origin is refused whatever the method, and a body must be JSON).
-A body that declares itself too large is refused here; one that does not, while it is read.
+What declares itself too large is refused here; what does not, while it is read.
 """
 
 import hmac
@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from errors import TOO_LARGE, ServiceError, answer
 from settings import Settings
@@ -31,6 +32,10 @@ FILE_TYPE = re.compile(
     re.I,
 )
 LARGEST_IMPORT = 512_000_000
+# Of a request's line and headers. A key of 64 KB is none, but is told so.
+LARGEST_HEAD = 128 * 1024
+# A value in JSON takes two bytes, and a hundred in memory.
+MOST_VALUES = 500_000
 OPEN_PATHS = frozenset({"/health"})
 
 
@@ -64,6 +69,8 @@ class OriginCheck:
         self._origins = frozenset(settings.allowed_origins)
 
     def __call__(self, scope: Scope, headers: Headers) -> ServiceError | None:
+        if _head_size(scope) > LARGEST_HEAD:
+            return ServiceError("The headers are too large", status=431)
         if not self._host_allowed(headers.getlist("host")):
             return ServiceError(
                 "The Host header names no host of this service: see ALLOWED_HOSTS", status=400
@@ -81,7 +88,9 @@ class OriginCheck:
     def _origin_allowed(self, method: str, headers: Headers) -> bool:
         origins = headers.getlist("origin")
         if not origins:
-            return method in SAFE_METHODS or headers.get("sec-fetch-site") != "cross-site"
+            # A page elsewhere may link to a page of ours, but neither load nor post anything.
+            followed_link = method == "GET" and headers.get("sec-fetch-dest") == "document"
+            return followed_link or headers.get("sec-fetch-site") != "cross-site"
         return len(origins) == 1 and (
             origins[0] in self._origins or re.fullmatch(LOCAL_ORIGIN, origins[0]) is not None
         )
@@ -111,27 +120,63 @@ class CallerCheck:
     def _token_right(self, headers: Headers) -> bool:
         if self._token is None:
             return True
-        scheme, _, given = headers.get("authorization", "").partition(" ")
+        sent = headers.getlist("authorization")
+        scheme, _, given = (sent[0] if len(sent) == 1 else "").partition(" ")
         right = hmac.compare_digest(given.strip().encode("latin-1"), self._token)
         return scheme.lower() == "bearer" and right
 
 
 class BodyLimit:
-    """Pure ASGI middleware: a body that turns out too large while it is read is refused."""
+    """Pure ASGI middleware: a body that turns out too large while it is read is refused.
+
+    Too large in memory, too: before it is parsed, the values in it are counted.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        largest = largest_body(self._settings, scope.get("path", ""))
-        await RequestBodyLimitMiddleware(self._app, largest)(scope, receive, send)
+        path = scope.get("path", "")
+        values = ValueCounter()
+
+        async def counted() -> Message:
+            message = await receive()
+            values.feed(message.get("body", b""))
+            if values.count > MOST_VALUES:
+                raise HTTPException(422, f"may hold {MOST_VALUES:,} values at most")
+            return message
+
+        limited = RequestBodyLimitMiddleware(self._app, largest_body(self._settings, path))
+        await limited(scope, receive if path == IMPORT_PATH else counted, send)
+
+
+class ValueCounter:
+    """Counts the values in a JSON text while it arrives: what begins one, outside of strings."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._in_string = False
+        self._cut = b""
+
+    def feed(self, chunk: bytes) -> None:
+        text = (self._cut + chunk).replace(rb"\\", b"")
+        self._cut = b"\\" if text.endswith(b"\\") else b""
+        parts = text.removesuffix(b"\\").replace(rb"\"", b"").split(b'"')
+        for part in parts[self._in_string :: 2]:
+            self.count += part.count(b",") + part.count(b"[") + part.count(b"{")
+        self._in_string ^= len(parts) % 2 == 0
 
 
 def largest_body(settings: Settings, path: str) -> int:
     """The largest body that may be sent to a path, in bytes: a file to import may be larger."""
     largest = settings.max_body_size
     return max(largest, LARGEST_IMPORT) if path == IMPORT_PATH else largest
+
+
+def _head_size(scope: Scope) -> int:
+    line = len(scope["raw_path"]) + len(scope["query_string"])
+    return line + sum(len(name) + len(value) for name, value in scope["headers"])
 
 
 def _length(headers: Headers) -> int:

@@ -18,8 +18,10 @@ import errors
 import points
 from backup import keep_daily
 from catalogue import Catalogue
+from connections import Connection
 from db import Database, StartError
-from guard import LOCAL_ORIGIN, BodyLimit, CallerCheck, Guard, OriginCheck
+from guard import LARGEST_HEAD, LOCAL_ORIGIN, BodyLimit, CallerCheck, Guard, OriginCheck
+from limits import Limit
 from providers import Providers
 from routes import (
     backup,
@@ -59,6 +61,8 @@ ROUTES = (
 VERSION = "0.1.0"
 # After the turns have ended, what connections may take to send what they still hold.
 FAREWELL_SECONDS = 2
+# At their lower levels these log what is said in chats, or to whom.
+TALKATIVE = ("sse_starlette", "openai", "httpx2")
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -73,7 +77,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.providers = Providers(settings)
     app.state.settings = settings
     app.state.catalogue = Catalogue(app.state.providers)
-    app.state.turns = Turns(app.state.database, app.state.providers)
+    turns = Limit(settings.max_turns, "MAX_TURNS")
+    app.state.turns = Turns(app.state.database, app.state.providers, turns)
+    app.state.followers = Limit(settings.max_followers, "MAX_FOLLOWERS")
     errors.install(app)
     # The last one added runs first: whom a request comes from is settled before anything else.
     app.add_middleware(BodyLimit, settings=settings)
@@ -86,6 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
         allow_methods=["*"],
         allow_headers=["*"],
         expose_headers=["Retry-After", "X-Conversation-Id", "Content-Disposition"],
+        allow_private_network=True,
         max_age=86_400,
     )
     app.add_middleware(Guard, check=OriginCheck(settings))
@@ -143,6 +150,10 @@ def server(app: FastAPI, settings: Settings) -> Server:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            headers=[("X-Content-Type-Options", "nosniff")],
+            http=Connection,
+            h11_max_incomplete_event_size=LARGEST_HEAD,
+            ws="none",
             timeout_graceful_shutdown=FAREWELL_SECONDS,
         )
     )
@@ -159,7 +170,14 @@ def main() -> None:
 
         commands.run(settings, arguments)
         return
+    if settings.open_to_anyone and not settings.allow_open:
+        sys.exit(
+            f"HOST: whoever reaches {settings.host} could use your keys and read your chats: "
+            "set ACCESS_TOKEN, or ALLOW_OPEN=true to insist"
+        )
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s: %(message)s")
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     app = create_app(settings)
     try:
         app.state.database.open()

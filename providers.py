@@ -76,7 +76,7 @@ class Providers:
         keys = {name: endpoint.key is not None for name, endpoint in self._endpoints.items()}
         return {**keys, echo.NAME: True}
 
-    def resolve(self, model: str | None, bearer: str | None) -> Target:
+    def resolve(self, model: str | None, bearer: SecretStr | None) -> Target:
         """Where `model` goes and with which key. Invalid without a model, 401 without a key."""
         name = model or self._settings.default_model
         provider: str = self._settings.default_provider
@@ -91,14 +91,14 @@ class Providers:
             return Target(echo.NAME, name, SecretStr(""))
         return Target(provider, name, self._key(provider, bearer))
 
-    def _key(self, provider: str, bearer: str | None) -> SecretStr:
+    def _key(self, provider: str, bearer: SecretStr | None) -> SecretStr:
         setting = f"{provider.upper()}_API_KEY"
         own = self._endpoints[provider].key
         if own is not None:
-            return _fit(own.get_secret_value(), provider, setting)
+            return _fit(own, provider, setting)
         if self._settings.access_token is not None:
             raise _unauthorized(f"No key for {provider}: set {setting}")
-        if not bearer or not re.fullmatch(r"[!-~]+", bearer):
+        if bearer is None or not re.fullmatch(r"[!-~]+", bearer.get_secret_value()):
             raise _unauthorized(
                 f"No key for {provider}: set {setting}, or send a key as `Authorization: Bearer`"
             )
@@ -141,23 +141,23 @@ class Providers:
             body = poe.request(body)
         upstream = await self.connect()
         url = self._endpoints[target.provider].base_url + path
-        return await upstream.post(url, target.key.get_secret_value(), body, faithful=faithful)
+        return await upstream.post(url, target.key, body, faithful=faithful)
 
-    def listable(self, bearer: str | None) -> list[tuple[str, str | None]]:
+    def listable(self, bearer: SecretStr | None) -> list[tuple[str, SecretStr | None]]:
         """The providers that can be asked for their models, each with the key to ask with.
 
         Poe lists its models to anybody.
         """
-        listable: list[tuple[str, str | None]] = []
+        listable: list[tuple[str, SecretStr | None]] = []
         for name in self._endpoints:
             try:
-                listable.append((name, self._key(name, bearer).get_secret_value()))
+                listable.append((name, self._key(name, bearer)))
             except ServiceError:
                 if name == "poe":
                     listable.append((name, None))
         return listable
 
-    async def list_models(self, provider: str, key: str | None) -> bytes:
+    async def list_models(self, provider: str, key: SecretStr | None) -> bytes:
         """A provider's list of models as it sends it. UpstreamError if it does not."""
         upstream = await self.connect()
         return await upstream.get(f"{self._endpoints[provider].base_url}/models", key, LIST_TIMEOUT)
@@ -214,7 +214,7 @@ class Chat:
         except UpstreamError as error:
             if self._filter:
                 yield self._filter.end()
-            error.detail = redact(error.detail, self._key.get_secret_value())
+            error.detail = redact(error.detail, self._key)
             raise
 
     @property
@@ -281,11 +281,11 @@ class Chat:
         yield delta
 
 
-def _fit(key: str, provider: str, setting: str) -> SecretStr:
+def _fit(key: SecretStr, provider: str, setting: str) -> SecretStr:
     """The key, unless it is Poe's and would go to somebody else."""
-    if key.lower().startswith("poe-") and provider != "poe":
+    if key.get_secret_value().lower().startswith("poe-") and provider != "poe":
         raise _unauthorized(f"A Poe key is not sent to {provider}: set another {setting}")
-    return SecretStr(key)
+    return key
 
 
 def _unauthorized(detail: str) -> ServiceError:

@@ -90,7 +90,7 @@ class Question(ABC):
         name = model or conversation.model
         if name is None and conversation.project_id:
             name = require(session, Project, conversation.project_id).llm_model
-        return providers.resolve(name, self.bearer.get_secret_value() if self.bearer else None)
+        return providers.resolve(name, self.bearer)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Every knob of the service, typed, with its default and its help."""
 
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -62,6 +63,9 @@ class Settings(BaseSettings):
     access_token: Key | None = Field(
         None, description="When set, every request but `/health` must bear exactly this token."
     )
+    allow_open: bool = Field(
+        False, description="Listen beyond this machine without an `ACCESS_TOKEN` all the same."
+    )
     allowed_hosts: Names = Field(
         [], description="Names allowed in the Host header besides localhost, comma-separated."
     )
@@ -78,6 +82,15 @@ class Settings(BaseSettings):
         None, description="Proxy for calls to the providers; `HTTPS_PROXY` is not read."
     )
     max_body_mb: float = Field(20, gt=0, le=10_000, description="Largest request body, in MB.")
+    max_turns: int = Field(
+        64, ge=1, le=10_000, description="Most replies that are written at the same time."
+    )
+    max_followers: int = Field(
+        256, ge=1, le=10_000, description="Most requests that wait for a reply or read one."
+    )
+    client_timeout: float = Field(
+        30, gt=0, le=86_400, description="Seconds a client may stall before it is dropped."
+    )
     backup_dir: Path | None = Field(
         None, description="When set, a copy of the database is put there once a day."
     )
@@ -88,3 +101,15 @@ class Settings(BaseSettings):
     def max_body_size(self) -> int:
         """The largest request body in bytes."""
         return int(self.max_body_mb * 1_000_000)
+
+    @property
+    def open_to_anyone(self) -> bool:
+        """Whether other machines could call the service without a token."""
+        return self.access_token is None and not _is_loopback(self.host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

@@ -22,6 +22,7 @@ from context import shorten
 from db import Database, require
 from errors import Conflict, NotFound, ServiceError, StorageError, UpstreamError
 from fields import now
+from limits import Limit
 from models import Conversation, Draft, Message
 from providers import Chat, Providers
 from questions import Asked, Question
@@ -50,9 +51,10 @@ BROKEN = Outcome("error", error="Internal error: the service's log says more", e
 class Turns:
     """The running turns: one for a conversation at most."""
 
-    def __init__(self, db: Database, providers: Providers) -> None:
+    def __init__(self, db: Database, providers: Providers, limit: Limit) -> None:
         self._db = db
         self._providers = providers
+        self._limit = limit
         self._running: dict[str, Reply] = {}
         self._grown = asyncio.Event()
         self._saver: asyncio.Task[None] | None = None
@@ -83,6 +85,7 @@ class Turns:
             raise ServiceError("The service is shutting down", status=503)
         reply = self._running.get(question.slot)
         if reply is None:
+            self._limit.check(len(self._running))
             reply = Reply(question.conversation_id, question.idempotency)
             self._running[question.slot] = reply
             reply.task = asyncio.create_task(self._run(reply, question))

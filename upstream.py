@@ -24,11 +24,14 @@ from openai import (
     Omit,
     OpenAIError,
 )
+from pydantic import SecretStr
 
-from errors import UpstreamError, redact
+from errors import REDACTED, SHORTEST_KEY, UpstreamError, redact, without
 from fields import UNSTORABLE, repaired
 
 CONNECT_TIMEOUT = 10.0
+# Bytes of an answer that cannot be worked off as they come: a line of a stream, or a whole body.
+LARGEST_PIECE = 128 * 2**20
 ATTEMPTS = 3
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 10.0
@@ -72,7 +75,9 @@ class Upstream:
     async def close(self) -> None:
         await self._client.close()
 
-    async def post(self, url: str, key: str, body: dict[str, Any], *, faithful: bool) -> "Answer":
+    async def post(
+        self, url: str, key: SecretStr, body: dict[str, Any], *, faithful: bool
+    ) -> "Answer":
         """Send one call; its answer, headers received. UpstreamError with our caller's status.
 
         Repeated only while nothing of an answer has arrived and the server cannot have begun one:
@@ -81,7 +86,7 @@ class Upstream:
         """
         for attempt in range(ATTEMPTS):
             try:
-                return Answer(await self._send(url, key, body))
+                return Answer(await self._send(url, key, body), key)
             except (httpx2.HTTPError, aiohttp.ClientError):
                 raise UpstreamError("The upstream broke off in its refusal") from None
             except OpenAIError as error:
@@ -91,9 +96,9 @@ class Upstream:
                 await asyncio.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
-    async def get(self, url: str, key: str | None, patience: float) -> bytes:
+    async def get(self, url: str, key: SecretStr | None, patience: float) -> bytes:
         """The body of a small answer. UpstreamError if there is none."""
-        authorization = Omit() if key is None else f"Bearer {key}"
+        authorization = Omit() if key is None else f"Bearer {key.get_secret_value()}"
         try:
             response = await self._client.get(
                 url,
@@ -103,15 +108,15 @@ class Upstream:
         except (httpx2.HTTPError, aiohttp.ClientError):
             raise UpstreamError("The upstream broke off") from None
         except OpenAIError as error:
-            raise _translate(error, key or "", faithful=False) from None
+            raise _translate(error, key, faithful=False) from None
         return response.content
 
-    async def _send(self, url: str, key: str, body: dict[str, Any]) -> httpx2.Response:
+    async def _send(self, url: str, key: SecretStr, body: dict[str, Any]) -> httpx2.Response:
         response = await self._client.post(
             url,
             cast_to=httpx2.Response,
             body=body,
-            options={"headers": {"Authorization": f"Bearer {key}"}},
+            options={"headers": {"Authorization": f"Bearer {key.get_secret_value()}"}},
             stream=True,
             stream_cls=AsyncStream[Any],
         )
@@ -122,28 +127,49 @@ class Answer:
     """An answer whose body is being read: iterate for its bytes, and close it.
 
     The first read begins at once: when the connection breaks, its transport throws away what has
-    arrived and not been read.
+    arrived and not been read. The key that was sent is taken out wherever the server quotes it.
     """
 
-    def __init__(self, response: httpx2.Response) -> None:
+    def __init__(self, response: httpx2.Response, key: SecretStr) -> None:
         self._response = response
+        self._key = key.get_secret_value().encode() if len(key) >= SHORTEST_KEY else b""
+        self._held = b""
+        self._unbroken = 0
         self._chunks = response.aiter_bytes()
         self._first = asyncio.ensure_future(anext(self._chunks, b""))
         self.status = int(response.status_code)
-        self.headers: Mapping[str, str] = _told(response.headers)
+        self.headers: Mapping[str, str] = _told(response.headers, key)
         kind: str = response.headers.get("content-type", "")
         self.media_type = kind.partition(";")[0].strip().lower()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             if first := await self._first:
-                yield first
+                yield self._checked(first)
             async for chunk in self._chunks:
-                yield chunk
+                yield self._checked(chunk)
+            if self._held:
+                yield self._held
         except httpx2.TimeoutException:
             raise UpstreamError("The upstream fell silent", status=504) from None
         except (httpx2.HTTPError, aiohttp.ClientError):
             raise UpstreamError("The upstream broke off") from None
+
+    def _checked(self, chunk: bytes) -> bytes:
+        """The bytes without the key; what may be its beginning is held back for the next."""
+        streamed = self.media_type == "text/event-stream"
+        end = chunk.rfind(b"\n") + 1 if streamed else 0
+        self._unbroken = len(chunk) - end + (0 if end else self._unbroken)
+        if self._unbroken > LARGEST_PIECE:
+            raise UpstreamError("The upstream sent more in one piece than can be kept")
+        if not self._key:
+            return chunk
+        data, self._held = (self._held + chunk).replace(self._key, REDACTED.encode()), b""
+        # Keys have no line ends in them, and most chunks end in one.
+        if not data.endswith(b"\n"):
+            split = len(data) - _overlap(data, self._key)
+            data, self._held = data[:split], data[split:]
+        return data
 
     async def aclose(self) -> None:
         self._first.cancel()
@@ -184,7 +210,7 @@ def _never_connected(error: OpenAIError) -> bool:
     return False
 
 
-def _translate(error: OpenAIError, key: str, faithful: bool) -> UpstreamError:
+def _translate(error: OpenAIError, key: SecretStr | None, faithful: bool) -> UpstreamError:
     """Our error for the client's: the status for our caller, the upstream's own sentence."""
     if isinstance(error, APIStatusError):
         return _refusal(error, key, faithful)
@@ -197,30 +223,35 @@ def _translate(error: OpenAIError, key: str, faithful: bool) -> UpstreamError:
     return UpstreamError("The upstream's answer cannot be read")
 
 
-def _refusal(error: APIStatusError, key: str, faithful: bool) -> UpstreamError:
+def _refusal(error: APIStatusError, key: SecretStr | None, faithful: bool) -> UpstreamError:
     sentence = _sentence(error.body, key) or f"The upstream answered {error.status_code}"
     if faithful and error.status_code >= 400:
         told = repaired(json.loads(redact(json.dumps(error.body), key)))
         extra = {"error": told} if isinstance(told, dict) else None
-        headers = _told(error.response.headers)
+        headers = _told(error.response.headers, key)
         return UpstreamError(sentence, status=error.status_code, headers=headers, extra=extra)
     status = error.status_code if 400 <= error.status_code < 500 else 502
-    refusal = UpstreamError(sentence, status=status, headers=_again(error))
+    refusal = UpstreamError(sentence, status=status, headers=_again(error, key))
     refusal.too_long = status == 413 or error.code == "context_length_exceeded"
     return refusal
 
 
-def _again(error: APIStatusError) -> dict[str, str]:
-    return {k: v for k, v in _told(error.response.headers).items() if k == "retry-after"}
+def _again(error: APIStatusError, key: SecretStr | None) -> dict[str, str]:
+    return {k: v for k, v in _told(error.response.headers, key).items() if k == "retry-after"}
 
 
-def _told(headers: httpx2.Headers) -> dict[str, str]:
+def _told(headers: httpx2.Headers, key: SecretStr | None) -> dict[str, str]:
     """The headers of an answer that clients of OpenAI's API read."""
     return {
-        name: value
+        name: without(key, value)
         for name, value in headers.items()
         if TOLD.fullmatch(name) and PRINTABLE.fullmatch(value)
     }
+
+
+def _overlap(data: bytes, key: bytes) -> int:
+    """How many of the last bytes may be the beginning of the key."""
+    return next((n for n in range(len(key) - 1, 0, -1) if data.endswith(key[:n])), 0)
 
 
 def _hung_up(error: OpenAIError) -> bool:
@@ -229,7 +260,7 @@ def _hung_up(error: OpenAIError) -> bool:
     )
 
 
-def _sentence(body: object, key: str) -> str | None:
+def _sentence(body: object, key: SecretStr | None) -> str | None:
     """The upstream's own words in an error's body, or None where it has none for a person."""
     if isinstance(body, dict):
         body = body.get("message") or body.get("detail") or body.get("error")

@@ -14,14 +14,24 @@ from providers import Providers
 from questions import Completion
 from relay import relay
 from reply import Reply
-from routes.deps import DatabaseDep, KeyDep, ProvidersDep, SettingsDep, TurnsDep, openai_errors
+from routes.deps import (
+    FOLLOWING,
+    DatabaseDep,
+    KeyDep,
+    ProvidersDep,
+    SettingsDep,
+    TurnsDep,
+    openai_errors,
+)
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 CONVERSATION_HEADER = "X-Conversation-Id"
 
 
-@router.post("/chat/completions", response_model=None, responses=openai_errors())
+@router.post(
+    "/chat/completions", response_model=None, responses=openai_errors(), dependencies=[FOLLOWING]
+)
 async def create_completion(
     request: Request,
     call: OpenAICall,
@@ -50,7 +60,7 @@ async def create_completion(
     return await _kept_answer(await turns.ask(question), bool(call.stream))
 
 
-@router.post("/responses", response_model=None, responses=openai_errors())
+@router.post("/responses", response_model=None, responses=openai_errors(), dependencies=[FOLLOWING])
 async def create_response(
     request: Request, call: OpenAICall, providers: ProvidersDep, key: KeyDep
 ) -> Response:
@@ -58,7 +68,9 @@ async def create_response(
     return await _passed_through(request, "/responses", call, providers, key)
 
 
-@router.post("/embeddings", response_model=None, responses=openai_errors())
+@router.post(
+    "/embeddings", response_model=None, responses=openai_errors(), dependencies=[FOLLOWING]
+)
 async def create_embeddings(
     request: Request, call: OpenAICall, providers: ProvidersDep, key: KeyDep
 ) -> Response:
@@ -73,7 +85,7 @@ async def _passed_through(
     providers: Providers,
     key: SecretStr | None,
 ) -> Response:
-    target = providers.resolve(call.model, key.get_secret_value() if key else None)
+    target = providers.resolve(call.model, key)
     return await relay(request, providers.forward(target, path, call.body()))
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from catalogue import Catalogue
 from db import Database
 from errors import ErrorBody, InvalidBody, OpenAIErrorBody
 from fields import MAX_ID, Time
+from limits import Limit
 from providers import Providers
 from settings import Settings
 from turns import Turns
@@ -34,6 +36,12 @@ async def _database(request: Request) -> Database:
 async def _turns(request: Request) -> Turns:
     turns: Turns = request.app.state.turns
     return turns
+
+
+async def _following(request: Request) -> AsyncIterator[None]:
+    followers: Limit = request.app.state.followers
+    with followers.place():
+        yield
 
 
 async def _providers(request: Request) -> Providers:
@@ -62,6 +70,8 @@ TurnsDep = Annotated[Turns, Depends(_turns)]
 CatalogueDep = Annotated[Catalogue, Depends(_catalogue)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 ProvidersDep = Annotated[Providers, Depends(_providers)]
+# Held until the answer has been read, or its reader has left.
+FOLLOWING = Depends(_following, scope="request")
 KeyDep = Annotated[SecretStr | None, Depends(_key)]
 
 IdempotencyKey = Annotated[str | None, Header(max_length=255, pattern=r"^[ -~]+$")]

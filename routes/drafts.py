@@ -10,12 +10,14 @@ from db import Database
 from errors import UpstreamError
 from models import DocumentPublic, Done, DraftPublic, Generate
 from reply import Reply
-from routes.deps import TURN, DatabaseDep, KeyDep, PathId, TurnsDep, errors
+from routes.deps import FOLLOWING, TURN, DatabaseDep, KeyDep, PathId, TurnsDep, errors
 
 router = APIRouter(prefix="/v1/plan", tags=["plan documents"])
 
 
-@router.post("/documents/generate", response_model=DocumentPublic, responses=TURN)
+@router.post(
+    "/documents/generate", response_model=DocumentPublic, responses=TURN, dependencies=[FOLLOWING]
+)
 async def generate_document(
     body: Generate, db: DatabaseDep, turns: TurnsDep, key: KeyDep
 ) -> object:

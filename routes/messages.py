@@ -30,6 +30,7 @@ from models import (
 )
 from reply import Reply
 from routes.deps import (
+    FOLLOWING,
     TURN,
     Absent,
     DatabaseDep,
@@ -68,7 +69,12 @@ async def get_history(
     return Response(text, media_type="application/json")
 
 
-@router.post("/conversations/{conversation_id}/messages", response_model=TurnAnswer, responses=TURN)
+@router.post(
+    "/conversations/{conversation_id}/messages",
+    response_model=TurnAnswer,
+    responses=TURN,
+    dependencies=[FOLLOWING],
+)
 async def send_message(
     conversation_id: str,
     body: MessageCreate,
@@ -91,7 +97,12 @@ async def send_message(
     return await _answer(reply, body.stream)
 
 
-@router.post("/messages/{message_id}/regenerate", response_model=TurnAnswer, responses=TURN)
+@router.post(
+    "/messages/{message_id}/regenerate",
+    response_model=TurnAnswer,
+    responses=TURN,
+    dependencies=[FOLLOWING],
+)
 async def regenerate(
     message_id: PathId, body: Regenerate, db: DatabaseDep, turns: TurnsDep, key: KeyDep
 ) -> object:
@@ -107,7 +118,8 @@ async def regenerate(
 @router.get(
     "/messages/{message_id}/stream",
     response_class=EventSourceResponse,
-    responses={204: {"description": "The reader has had everything"}, **errors(404)},
+    responses={204: {"description": "The reader has had everything"}, **errors(404, 429)},
+    dependencies=[FOLLOWING],
 )
 async def follow_reply(
     message_id: PathId,

@@ -28,7 +28,7 @@ LAYERS = [
     {"imports.pieces"},
     {"history", "upstream", "deltas", "echo", "poe"},
     {"db"},
-    {"seeds", "guard", "index", "markdown"},
+    {"seeds", "guard", "index", "markdown", "connections", "limits"},
     {"models"},
     {"fields"},
     {"settings", "errors"},

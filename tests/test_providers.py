@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from errors import ServiceError
 from providers import Providers
 from tests.conftest import OWN_KEY, Client, make_settings, serve, stream
 from tests.upstream import Upstream
+
+MINE = SecretStr("sk-mine")
 
 
 def providers(tmp_path: Path, **changes: Any) -> Providers:
@@ -31,21 +34,21 @@ def providers(tmp_path: Path, **changes: Any) -> Providers:
 def test_a_models_prefix_names_its_provider(
     tmp_path: Path, model: str | None, default: str, expected: tuple[str, str]
 ) -> None:
-    target = providers(tmp_path, default_provider=default).resolve(model, "sk-mine")
+    target = providers(tmp_path, default_provider=default).resolve(model, MINE)
     assert (target.provider, target.model) == expected
 
 
 def test_without_any_model_the_caller_is_told_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(ServiceError) as refusal:
-        providers(tmp_path).resolve(None, "sk-mine")
+        providers(tmp_path).resolve(None, MINE)
     assert refusal.value.status == 422
     assert "DEFAULT_MODEL" in refusal.value.detail
 
 
 def test_the_services_own_key_comes_before_the_callers(tmp_path: Path) -> None:
     own = providers(tmp_path, openai_api_key=OWN_KEY)
-    assert own.resolve("m", "sk-mine").key.get_secret_value() == OWN_KEY
-    assert providers(tmp_path).resolve("m", "sk-mine").key.get_secret_value() == "sk-mine"
+    assert own.resolve("m", MINE).key == SecretStr(OWN_KEY)
+    assert providers(tmp_path).resolve("m", MINE).key == MINE
 
 
 @pytest.mark.parametrize("bearer", [None, "", "a b", "é", "a\nb", "k" * 5000, "poe-mine"])
@@ -53,14 +56,14 @@ def test_a_key_that_is_none_is_a_401_that_says_which_to_give(
     tmp_path: Path, bearer: str | None
 ) -> None:
     with pytest.raises(ServiceError) as refusal:
-        providers(tmp_path).resolve("openai/m", bearer)
+        providers(tmp_path).resolve("openai/m", None if bearer is None else SecretStr(bearer))
     assert refusal.value.status == 401
     assert bearer is None or bearer == "" or bearer not in refusal.value.detail
 
 
 def test_with_an_access_token_only_the_services_own_keys_are_used(tmp_path: Path) -> None:
     with pytest.raises(ServiceError) as refusal:
-        providers(tmp_path, access_token="t").resolve("m", "t")
+        providers(tmp_path, access_token="t").resolve("m", SecretStr("t"))
     assert refusal.value.status == 401
 
 
