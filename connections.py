@@ -52,6 +52,9 @@ class Connection(H11Protocol):
             self.transport.write(MALFORMED_HEAD + MALFORMED)
         self.transport.close()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """A page may try a WebSocket as often as it likes: it is refused, and fills no log."""
+
     def _look(self) -> None:
         awaited = self._awaited()
         if awaited is not None and awaited == self._seen:

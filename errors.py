@@ -21,6 +21,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, SecretStr
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
@@ -198,8 +199,19 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
         return await _service_error(request, Invalid("is not JSON that can be read", field="body"))
     if error.status_code == HTTPStatus.UNPROCESSABLE_ENTITY:
         return await _service_error(request, Invalid(error.detail, field="body"))
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (allowed := _allowed(request)):
+        headers["Allow"] = ", ".join(allowed)
     detail = SENTENCES.get(error.status_code, error.detail)
-    return answer(request.scope["path"], error.status_code, {"detail": detail}, error.headers)
+    return answer(request.scope["path"], error.status_code, {"detail": detail}, headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods that a path takes: its own, or those of the pattern that it fits."""
+    path, paths = request.scope["path"], request.app.openapi()["paths"]
+    fits = [taken for pattern, taken in paths.items() if compile_path(pattern)[0].match(path)]
+    methods = paths.get(path) or (fits[0] if fits else {})
+    return [method.upper() for method in methods]
 
 
 async def _invalid_request(request: Request, error: Exception) -> JSONResponse:
@@ -207,6 +219,9 @@ async def _invalid_request(request: Request, error: Exception) -> JSONResponse:
     problems = error.errors()
     for problem in problems:
         if problem["loc"][0] == "path":
+            if request.scope["path"] in request.app.openapi()["paths"]:
+                # A path of its own that another method takes: DELETE /documents/latest.
+                return await _http_error(request, HTTPException(HTTPStatus.METHOD_NOT_ALLOWED))
             # A path that cannot name anything names nothing: /messages/0, /messages/abc.
             what = str(problem["loc"][1]).removesuffix("_id").capitalize()
             return await _service_error(request, NotFound(what))

@@ -5,6 +5,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+from annotated_types import Ge, Le
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -37,6 +38,11 @@ def _to_utc(value: str) -> str:
         raise ValueError("must be a time in ISO 8601, such as 2026-01-31T09:30:00Z") from None
 
 
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 2.0 is the integer 2."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _zero_if_null(value: object) -> object:
     return 0 if value is None else value
 
@@ -47,8 +53,14 @@ Time = Annotated[
     str, AfterValidator(_to_utc), WithJsonSchema({"type": "string", "format": "date-time"})
 ]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-Id = Annotated[int, Field(ge=1, le=MAX_ID)]
-ProjectId = Annotated[int, Field(ge=0, le=MAX_ID), BeforeValidator(_zero_if_null)]
+WHOLE = BeforeValidator(_whole)
+Id = Annotated[int, Ge(1), Le(MAX_ID), WHOLE]
+IdOrZero = Annotated[int, Ge(0), Le(MAX_ID), WHOLE]
+ProjectId = Annotated[
+    IdOrZero,
+    BeforeValidator(_zero_if_null),
+    WithJsonSchema({"type": ["integer", "null"], "minimum": 0, "maximum": MAX_ID}),
+]
 
 
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -138,10 +150,24 @@ BLANK_IS_ABSENT = frozenset(
 )
 
 
+ABOUT_A_FIELD = ("title", "description", "default")
+
+
+def _allow_blanks(schema: dict[str, Any]) -> None:
+    """Say in a body's JSON Schema which fields may be blank."""
+    for name, field in schema["properties"].items():
+        if name in BLANK_IS_ABSENT and name not in schema.get("required", []):
+            told = {key: field.pop(key) for key in [*field] if key in ABOUT_A_FIELD}
+            kinds = field.pop("anyOf", None) or [dict(field)]
+            schema["properties"][name] = {"anyOf": [*kinds, {"const": ""}], **told}
+
+
 class Body(SQLModel):
     """A request body: exactly the declared fields, of exactly the declared types."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)  # type: ignore[assignment]
+    model_config = ConfigDict(  # type: ignore[assignment]
+        extra="forbid", strict=True, json_schema_extra=_allow_blanks
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -71,6 +71,8 @@ class OriginCheck:
     def __call__(self, scope: Scope, headers: Headers) -> ServiceError | None:
         if _head_size(scope) > LARGEST_HEAD:
             return ServiceError("The headers are too large", status=431)
+        if "content-length" in headers and "transfer-encoding" in headers:
+            return ServiceError("Two headers disagree on where the body ends", status=400)
         if not self._host_allowed(headers.getlist("host")):
             return ServiceError(
                 "The Host header names no host of this service: see ALLOWED_HOSTS", status=400

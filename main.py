@@ -15,6 +15,7 @@ from sse_starlette.sse import AppStatus
 from starlette.middleware.cors import CORSMiddleware
 
 import errors
+import openapi
 import points
 from backup import keep_daily
 from catalogue import Catalogue
@@ -28,6 +29,7 @@ from routes import (
     categories,
     completions,
     conversations,
+    docs,
     documents,
     drafts,
     health,
@@ -44,6 +46,7 @@ from turns import Turns
 
 ROUTES = (
     health,
+    docs,
     conversations,
     messages,
     projects,
@@ -70,9 +73,13 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="Poe OpenAI FastAPI Proxy",
         version=VERSION,
-        description="A chat backend for one person: every conversation in one SQLite file.",
         lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
+    openapi.install(app, guarded=settings.access_token is not None)
     app.state.database = Database(settings.database_path)
     app.state.providers = Providers(settings)
     app.state.settings = settings

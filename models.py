@@ -9,17 +9,18 @@ so none is ever a route's input.
 from typing import Annotated, Any, Literal, Self
 from uuid import uuid4
 
-from annotated_types import Len
+from annotated_types import Ge, Le, Len
 from pydantic import BaseModel, ConfigDict, Discriminator, StringConstraints, Tag, model_validator
 from sqlalchemy import JSON, Index, TypeDecorator, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from fields import (
-    MAX_ID,
     MAX_VERSION,
     UNSET,
+    WHOLE,
     Body,
     Id,
+    IdOrZero,
     Label,
     Options,
     ProjectId,
@@ -33,7 +34,7 @@ NO_PROJECT = "其它"
 
 Source = Literal["user", "server", "chat"]
 MessageStatus = Literal["streaming", "complete", "stopped", "interrupted", "error"]
-Archived = Annotated[int, Field(ge=0, le=1, description="0 normal, 1 archived")]
+Archived = Annotated[int, Ge(0), Le(1), WHOLE, Field(description="0 normal, 1 archived")]
 
 
 class Json(TypeDecorator[Any]):
@@ -188,7 +189,7 @@ class MessageCreate(Body):
         default=None, description="Text added to this turn's system prompt."
     )
     options: Options = Field(default={}, description="Handed to the model call as they are.")
-    parent_id: Annotated[int, Field(ge=0, le=MAX_ID)] | None = Field(
+    parent_id: IdOrZero | None = Field(
         default=None,
         description="The message to continue from, 0 for the start; by default the last one.",
     )
@@ -363,6 +364,38 @@ class Stopped(Done):
     session_id: str
 
 
+# Event streams
+
+
+class StreamError(SQLModel):
+    """Why a reply ended too early."""
+
+    detail: str
+    status: int | None = None
+
+
+class TurnEvent(SQLModel):
+    """One event of a stream: the JSON after `data: `. The last is followed by `data: [DONE]`."""
+
+    model_config = ConfigDict(extra="forbid")  # type: ignore[assignment]
+
+    content: str = Field(description="What to append to the reply; often empty.")
+    reasoning: str | None = Field(default=None, description="The same for the model's thoughts.")
+    user_message_id: int | None = Field(default=None, description="In the first event.")
+    assistant_message_id: int | None = Field(default=None, description="In the first event.")
+    conversation_id: str | None = Field(default=None, description="In the first event.")
+    session_id: str | None = Field(default=None, description="The handle that stops the reply.")
+    draft_id: int | None = Field(default=None, description="Of a document in the making.")
+    finish_reason: str | None = Field(default=None, description="In the last event.")
+    usage: dict[str, Any] | None = None
+    omitted: int | None = Field(
+        default=None, description="Messages left out because the chat was too long for the model."
+    )
+    error: StreamError | None = None
+    document_id: int | None = Field(default=None, description="The document that was stored.")
+    version: int | None = Field(default=None, description="The version that it got.")
+
+
 # Plan categories
 
 
@@ -371,7 +404,7 @@ class CategoryFields(SQLModel):
         default="", description="`{doc}` and `{env}` stand for chat and environment."
     )
     message_method: str = Field(default="PlanGetRequest", max_length=255)
-    auto_save_category_id: int | None = Field(default=None, ge=1, le=MAX_ID)
+    auto_save_category_id: Id | None = None
     summary_model: Label | None = None
 
 
@@ -413,11 +446,11 @@ class DocumentCreate(Body):
     category_id: Id
     filename: Label
     content: str
-    version: Annotated[int, Field(ge=1, le=MAX_VERSION)] | None = Field(
+    version: Annotated[int, Ge(1), Le(MAX_VERSION), WHOLE] | None = Field(
         default=None, description="Kept when it is free, else the next free number is given."
     )
     source: Source = "user"
-    related_log_id: Annotated[int, Field(ge=0, le=MAX_ID)] | None = None
+    related_log_id: IdOrZero | None = None
 
 
 class DocumentUpdate(Update):

@@ -135,7 +135,7 @@ class Providers:
         body = {**body, "model": target.model}
         if target.provider == echo.NAME:
             if path != CHAT:
-                raise Invalid("echo answers chat completions only", field="model")
+                raise ServiceError("echo answers chat completions only", status=404)
             return echo.EchoAnswer(body)
         if target.provider == "poe" and path == CHAT:
             body = poe.request(body)

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, func, or_, text, tuple_
 from sqlmodel import Session, col, select
 
 from db import ensure_project, require
-from errors import Invalid, NotFound
+from errors import Conflict, NotFound
 from fields import now
 from models import Category, Document, DocumentPublic
 
@@ -109,7 +109,7 @@ def move_history(
     The rows keep their ids, so what refers to a version still does.
     """
     if source_id == target_id:
-        raise Invalid("must name another category", field="target_category_id")
+        raise Conflict("The document is in that category already")
     require(session, Category, target_id)
     moving = history(session, project_id, source_id, filename)[::-1]
     if not moving:

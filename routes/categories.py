@@ -3,7 +3,7 @@ from sqlalchemy import func
 from sqlmodel import Session, col, delete, select
 
 from db import require, require_free
-from errors import Conflict, Invalid
+from errors import Conflict
 from fields import now
 from models import Category, CategoryCreate, CategoryPublic, CategoryUpdate, Document, Done, Draft
 from routes.deps import DatabaseDep, Force, PathId, errors
@@ -19,7 +19,7 @@ async def list_categories(db: DatabaseDep) -> object:
     )
 
 
-@router.post("", response_model=CategoryPublic, responses=errors(409))
+@router.post("", response_model=CategoryPublic, responses=errors(404, 409))
 async def create_category(body: CategoryCreate, db: DatabaseDep) -> object:
     """Create a category; its name must be free."""
     return await db.write(_create, body)
@@ -92,5 +92,5 @@ def _check_target(session: Session, target_id: int | None, own_id: int | None) -
     if target_id is None:
         return
     if target_id == own_id:
-        raise Invalid("must name another category", field="auto_save_category_id")
+        raise Conflict("auto_save_category_id must name another category")
     require(session, Category, target_id)

@@ -16,6 +16,7 @@ from relay import relay
 from reply import Reply
 from routes.deps import (
     FOLLOWING,
+    STREAMED,
     DatabaseDep,
     KeyDep,
     ProvidersDep,
@@ -27,10 +28,11 @@ from routes.deps import (
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 CONVERSATION_HEADER = "X-Conversation-Id"
+PASSED_ON = {**STREAMED, **openai_errors()}
 
 
 @router.post(
-    "/chat/completions", response_model=None, responses=openai_errors(), dependencies=[FOLLOWING]
+    "/chat/completions", response_model=None, responses=PASSED_ON, dependencies=[FOLLOWING]
 )
 async def create_completion(
     request: Request,
@@ -60,7 +62,7 @@ async def create_completion(
     return await _kept_answer(await turns.ask(question), bool(call.stream))
 
 
-@router.post("/responses", response_model=None, responses=openai_errors(), dependencies=[FOLLOWING])
+@router.post("/responses", response_model=None, responses=PASSED_ON, dependencies=[FOLLOWING])
 async def create_response(
     request: Request, call: OpenAICall, providers: ProvidersDep, key: KeyDep
 ) -> Response:

@@ -11,6 +11,7 @@ from fastapi import Depends, Header, Path, Query, Request
 from fastapi.responses import FileResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BeforeValidator, Field, SecretStr
+from pydantic.json_schema import SkipJsonSchema
 from starlette.types import Receive, Scope, Send
 
 from catalogue import Catalogue
@@ -74,7 +75,11 @@ ProvidersDep = Annotated[Providers, Depends(_providers)]
 FOLLOWING = Depends(_following, scope="request")
 KeyDep = Annotated[SecretStr | None, Depends(_key)]
 
-IdempotencyKey = Annotated[str | None, Header(max_length=255, pattern=r"^[ -~]+$")]
+# A header is there or not; it cannot be null.
+NoHeader = SkipJsonSchema[None]
+IdempotencyKey = Annotated[
+    Annotated[str, Field(max_length=255, pattern=r"^[ -~]+$")] | NoHeader, Header()
+]
 # `1`, but neither `01` nor `+1` nor `1.0`: a thing has one path.
 PathId = Annotated[
     Annotated[int, Field(ge=1, le=MAX_ID)],
@@ -93,7 +98,7 @@ To = Annotated[Time | None, Absent, Query(alias="to", description="Before this t
 INVALID: dict[int | str, dict[str, Any]] = {422: {"model": InvalidBody}}
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def errors(*statuses: int | str) -> dict[int | str, dict[str, Any]]:
     """The errors a route declares, in the one shape that all have."""
     return {**{status: {"model": ErrorBody} for status in statuses}, **INVALID}
 
@@ -103,11 +108,9 @@ def openai_errors() -> dict[int | str, dict[str, Any]]:
     return {status: {"model": OpenAIErrorBody} for status in ("4XX", "5XX")}
 
 
-# What a turn may answer.
-TURN: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-    **errors(400, 401, 402, 403, 404, 408, 409, 413, 429, 502, 503, 504, 507),
-}
+STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+# What a turn may answer; a provider may refuse it with any status.
+TURN = {**STREAMED, **errors(402, 404, 408, 409, 429, "4XX", 502, 504)}
 
 
 def temporary_file(ending: str) -> FilePath:

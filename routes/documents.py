@@ -80,7 +80,7 @@ async def merge_documents(body: DocumentIds, db: DatabaseDep) -> Merged:
     return Merged(count=len(documents), merged=context.merge(documents))
 
 
-@router.post("/migrate/all-history", responses=errors(404))
+@router.post("/migrate/all-history", responses=errors(404, 409))
 async def migrate_history(body: MigrateHistory, db: DatabaseDep) -> MigratedHistory:
     """Move every version of a document to another category, behind the versions it has there."""
     return await db.write(_migrate_history, body)

@@ -1,7 +1,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
-from pydantic import Field
+from pydantic import Field, StringConstraints
 from sqlalchemy import select
 from sqlmodel import Session
 from sse_starlette import EventSourceResponse
@@ -31,11 +31,13 @@ from models import (
 from reply import Reply
 from routes.deps import (
     FOLLOWING,
+    STREAMED,
     TURN,
     Absent,
     DatabaseDep,
     IdempotencyKey,
     KeyDep,
+    NoHeader,
     PathId,
     QueryId,
     TurnsDep,
@@ -43,6 +45,9 @@ from routes.deps import (
 )
 
 router = APIRouter(prefix="/v1/chat", tags=["messages"])
+
+# Where a reader is: a number of characters, or the end.
+Position = Annotated[str, StringConstraints(pattern=rf"^(\d{{1,18}}|{events.DONE_ID})$")]
 
 PUBLIC = public_json(MessagePublic, Message)
 Limit = Annotated[Annotated[int, Field(ge=1, le=MAX_ID)] | None, Absent, Query()]
@@ -118,16 +123,18 @@ async def regenerate(
 @router.get(
     "/messages/{message_id}/stream",
     response_class=EventSourceResponse,
-    responses={204: {"description": "The reader has had everything"}, **errors(404, 429)},
+    responses={
+        **STREAMED,
+        204: {"description": "The reader has had everything"},
+        **errors(404, 429),
+    },
     dependencies=[FOLLOWING],
 )
 async def follow_reply(
     message_id: PathId,
     turns: TurnsDep,
     after: QueryId = None,
-    last_event_id: Annotated[
-        str | None, Header(pattern=rf"^(\d{{1,18}}|{events.DONE_ID})$")
-    ] = None,
+    last_event_id: Annotated[Position | NoHeader, Header()] = None,
 ) -> Response:
     """Read a reply as an event stream: all of it so far, then what comes, to the end.
 

@@ -13,7 +13,10 @@ router = APIRouter(prefix="/v1/search", tags=["search"])
 
 LONGEST_QUERY = 1000
 
-Words = Annotated[str, Query(max_length=LONGEST_QUERY)]
+# Told here, checked by the search itself: there must be more than blanks.
+SOMETHING = {"pattern": r"[^\s\x1c-\x1f\x85\ufe00-\ufe0f]"}
+
+Words = Annotated[str, Query(max_length=LONGEST_QUERY, json_schema_extra=SOMETHING)]
 Role = Annotated[Literal["user", "assistant", "system"] | None, Absent, Query()]
 Status = Annotated[Archived | None, Absent, Query(description="0 normal, 1 archived")]
 Limit = Annotated[

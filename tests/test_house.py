@@ -15,7 +15,7 @@ LISTS = {"models.py"}
 # Each module may import those to the right of it in its row's company, never back, never sideways.
 LAYERS = [
     {"main"},
-    {"commands"},
+    {"commands", "openapi"},
     {"routes"},
     {"events"},
     {"relay", "turns", "catalogue", "search", "imports.intake", "backup", "points"},
@@ -28,10 +28,10 @@ LAYERS = [
     {"imports.pieces"},
     {"history", "upstream", "deltas", "echo", "poe"},
     {"db"},
-    {"seeds", "guard", "index", "markdown", "connections", "limits"},
+    {"seeds", "guard", "index", "markdown", "connections", "limits", "manual"},
     {"models"},
     {"fields"},
-    {"settings", "errors"},
+    {"settings", "errors", "examples"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

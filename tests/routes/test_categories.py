@@ -155,7 +155,7 @@ def test_a_name_that_is_taken_is_refused(client: Client) -> None:
 def test_replies_are_saved_to_another_category_that_exists(client: Client) -> None:
     own = create(client, name="会议纪要", auto_save_category_id=1)
     path = f"{CATEGORIES}/{own['id']}"
-    check_refused(client.put(path, json={"auto_save_category_id": own["id"]}))
+    check_conflict(client.put(path, json={"auto_save_category_id": own["id"]}))
     check_not_found(client.put(path, json={"auto_save_category_id": 99}))
     check_not_found(client.post(CATEGORIES, json={"name": "New", "auto_save_category_id": 99}))
     assert every(client)[5:] == [own]
