@@ -17,7 +17,7 @@ from sqlmodel import Session, col, select
 import history
 import versions
 from db import require
-from errors import Conflict, Invalid, NotFound
+from errors import Conflict, NotFound
 from fields import now
 from models import Category, Conversation, Document, Draft, Generate, Message, Project
 from providers import Providers
@@ -149,7 +149,7 @@ def _source(
         found = session.execute(query.order_by(col(Message.id))).all()
     messages = [row for row in found if row.content and row.status != "streaming"]
     if not messages:
-        raise Invalid("has no messages to make a document from", field="conversation_id")
+        raise Conflict("There is no message yet to make a document from")
     return messages
 
 

@@ -100,6 +100,11 @@ MESSAGES: Schema = {
         "properties": {"role": {"type": "string"}},
     },
 }
+NAMES_A_CONVERSATION: Schema = {
+    "type": "object",
+    "required": ["conversation_id"],
+    "properties": {"conversation_id": {"type": "string", "minLength": 1}},
+}
 ONLY_FOR_USERS = ("documents", "system_prompt_append", "options")
 # Rules that Pydantic checks, but does not put into words of JSON Schema.
 RULES: dict[str, Schema] = {
@@ -111,7 +116,12 @@ RULES: dict[str, Schema] = {
         "properties": {
             "metadata": {"properties": {"conversation_id": {"type": ["string", "null"]}}},
         },
-        "if": {"properties": {"store": {"const": True}}, "required": ["store"]},
+        "if": {
+            "anyOf": [
+                {"properties": {"store": {"const": True}}, "required": ["store"]},
+                {"properties": {"metadata": NAMES_A_CONVERSATION}, "required": ["metadata"]},
+            ]
+        },
         "then": {"required": ["messages"], "properties": {"messages": MESSAGES}},
     },
 }

@@ -219,7 +219,7 @@ def test_what_cannot_be_made_is_told(client: Client) -> None:
         (generate(client, chat, 99), 404),
         (generate(client, chat, message_ids=[other]), 404),
         (generate(client, chat, message_ids=[]), 422),
-        (generate(client, empty), 422),
+        (generate(client, empty), 409),
         (generate(client, chat, filename="x" * 256), 422),
         (generate(client, chat, unknown=1), 422),
     ):
