@@ -153,13 +153,22 @@ BLANK_IS_ABSENT = frozenset(
 ABOUT_A_FIELD = ("title", "description", "default")
 
 
+def or_blank(kinds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The kinds of a value in JSON Schema, and that it may be blank."""
+    for kind in kinds:
+        if kind.get("type") == "string" and not kind.keys() & {"enum", "format", "pattern"}:
+            kind.pop("minLength", None)
+            return kinds
+    return [*kinds, {"type": "string", "maxLength": 0}]
+
+
 def _allow_blanks(schema: dict[str, Any]) -> None:
     """Say in a body's JSON Schema which fields may be blank."""
     for name, field in schema["properties"].items():
         if name in BLANK_IS_ABSENT and name not in schema.get("required", []):
             told = {key: field.pop(key) for key in [*field] if key in ABOUT_A_FIELD}
             kinds = field.pop("anyOf", None) or [dict(field)]
-            schema["properties"][name] = {"anyOf": [*kinds, {"const": ""}], **told}
+            schema["properties"][name] = {"anyOf": or_blank(kinds), **told}
 
 
 class Body(SQLModel):

@@ -15,7 +15,7 @@ PAGE = """<!doctype html>
 :root {{ color-scheme: light dark }}
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }}
 code, pre {{ font: 0.875em/1.4 ui-monospace, monospace }}
-pre {{ overflow: auto; padding: 0.5em; border: 1px solid #8886 }}
+pre {{ white-space: pre-wrap; padding: 0.5em; border: 1px solid #8886 }}
 summary {{ cursor: pointer; padding: 0.2em 0 }}
 details > :not(summary) {{ margin-left: 1.5em }}
 td, th {{ text-align: left; vertical-align: top; padding: 0.1em 1em 0.1em 0 }}
@@ -30,6 +30,9 @@ def page(document: Schema) -> str:
     """The whole page."""
     parts = [_text(document["info"]["description"])]
     parts.append('<p>For programs: <a href="/openapi.json">openapi.json</a></p>')
+    parts.append("<h2>any call may answer</h2>")
+    refusals = document["components"]["responses"]
+    parts.append(_table([_answer(*refusal) for refusal in refusals.items()]))
     for tag, operations in _by_tag(document).items():
         parts.append(f"<h2>{escape(tag)}</h2>")
         parts += [_operation(document, *operation) for operation in operations]
@@ -56,8 +59,9 @@ def _operation(document: Schema, method: str, path: str, operation: Schema) -> s
     if body := operation.get("requestBody"):
         for kind, content in body["content"].items():
             parts.append(f"<p>Body, {escape(kind)}: {_kind(content['schema'])}</p>")
-            parts += _examples(document, content["schema"])
-    parts.append(_table([_answer(document, *answer) for answer in operation["responses"].items()]))
+            parts += _examples(document, content)
+    own = {status: told for status, told in operation["responses"].items() if "$ref" not in told}
+    parts.append(_table([_answer(*answer) for answer in sorted(own.items())]))
     line = f"<b>{method.upper()}</b> {escape(path)}"
     return f"<details><summary><code>{line}</code></summary>{''.join(parts)}</details>"
 
@@ -69,15 +73,16 @@ def _parameter(parameter: Schema) -> list[str]:
     return [_code(parameter["name"]), where, _kind(parameter["schema"]), _inline(told)]
 
 
-def _examples(document: Schema, schema: Schema) -> Iterator[str]:
-    name = schema.get("$ref", "").rpartition("/")[2]
-    for example in document["components"]["schemas"].get(name, {}).get("examples", []):
+def _examples(document: Schema, content: Schema) -> Iterator[str]:
+    examples = [content["example"]] if "example" in content else []
+    for kind in content["schema"].get("anyOf", [content["schema"]]):
+        name = kind.get("$ref", "").rpartition("/")[2]
+        examples += document["components"]["schemas"].get(name, {}).get("examples", [])
+    for example in examples:
         yield f"<pre>{escape(json.dumps(example, ensure_ascii=False, indent=2))}</pre>"
 
 
-def _answer(document: Schema, status: str, answer: Schema) -> list[str]:
-    if "$ref" in answer:
-        answer = document["components"]["responses"][answer["$ref"].rpartition("/")[2]]
+def _answer(status: str, answer: Schema) -> list[str]:
     kinds = [
         f"{escape(kind)}: {_kind(content.get('schema', {}))}"
         + (f"<pre>{escape(content['example'])}</pre>" if "example" in content else "")

@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 
 from errors import OPENAI_PATHS, ErrorBody, OpenAIErrorBody
 from examples import BODIES, CALLS, STREAM
-from fields import MAX_ID
+from fields import MAX_ID, or_blank
 from guard import OPEN_PATHS
 from models import TurnEvent
 
@@ -45,20 +45,6 @@ REFUSALS = {
 }
 # The same strings in every body: what cannot be stored and come back is refused.
 TEXT = r"^[^\u0000]*$"
-ANY_VALUE: Schema = {
-    "title": "AnyValue",
-    "description": "Any JSON, up to a hundred levels deep.",
-    "anyOf": [
-        {"type": ["null", "boolean", "number"]},
-        {"type": "string", "pattern": TEXT},
-        {"type": "array", "items": {"$ref": f"{SHAPE}AnyValue"}},
-        {
-            "type": "object",
-            "propertyNames": {"pattern": TEXT},
-            "additionalProperties": {"$ref": f"{SHAPE}AnyValue"},
-        },
-    ],
-}
 TURN_DATA: Schema = {
     "anyOf": [
         {"const": "[DONE]"},
@@ -70,7 +56,6 @@ TURN_DATA: Schema = {
     ]
 }
 SHAPES: dict[str, Schema] = {
-    "AnyValue": ANY_VALUE,
     "TurnStreamEvent": {
         "title": "TurnStreamEvent",
         "description": "A server-sent event of a turn; `id` is there where a reply is followed.",
@@ -163,6 +148,8 @@ def describe(app: FastAPI, guarded: bool) -> Schema:
 
 def _shape(model: type[TurnEvent]) -> dict[str, Schema]:
     schema = model.model_json_schema(ref_template=SHAPE + "{model}")
+    for field in schema["properties"].values():
+        field.pop("default", None)  # what is absent is absent, not null
     return {model.__name__: schema, **schema.pop("$defs", {})}
 
 
@@ -205,8 +192,7 @@ def _event_stream(*, openai: bool) -> Schema:
 def _allow_blank(schema: Schema) -> None:
     """In a query nothing is null; what may be absent may be blank."""
     if {"type": "null"} in schema.get("anyOf", []):
-        kinds = [kind for kind in schema["anyOf"] if kind != {"type": "null"}]
-        schema["anyOf"] = [*kinds, {"const": ""}]
+        schema["anyOf"] = or_blank([k for k in schema["anyOf"] if k != {"type": "null"}])
 
 
 def _merge(schema: Schema, more: Schema) -> None:
@@ -244,14 +230,13 @@ def _references(schema: Any) -> Iterator[str]:
 
 def _make_exact(schema: Schema) -> None:
     """Say of everything in a body what else it must be: texts storable, numbers within bounds."""
-    kind = schema.get("type")
-    if kind == "string" and not schema.keys() & {"enum", "const", "format", "pattern"}:
+    if schema.get("type") == "string" and not schema.keys() & {
+        "enum",
+        "const",
+        "format",
+        "pattern",
+    }:
         schema["pattern"] = TEXT
-    if kind == "object" and schema.get("additionalProperties") is True:
-        schema["propertyNames"] = {"pattern": TEXT}
-        schema["additionalProperties"] = {"$ref": f"{SHAPE}AnyValue"}
-    if not schema.keys() - {"title", "description", "default"}:
-        schema["$ref"] = f"{SHAPE}AnyValue"
     for bound in schema.keys() & {"minimum", "maximum"}:
         schema[bound] = min(int(schema[bound]), MAX_ID)
     for name in ("items", "additionalProperties"):
