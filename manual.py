@@ -32,7 +32,7 @@ def page(document: Schema) -> str:
     parts.append('<p>For programs: <a href="/openapi.json">openapi.json</a></p>')
     parts.append("<h2>any call may answer</h2>")
     refusals = document["components"]["responses"]
-    parts.append(_table([_answer(*refusal) for refusal in refusals.items()]))
+    parts.append(_table([_answer(*told) for told in refusals.items() if told[0].isdecimal()]))
     for tag, operations in _by_tag(document).items():
         parts.append(f"<h2>{escape(tag)}</h2>")
         parts += [_operation(document, *operation) for operation in operations]

@@ -351,9 +351,24 @@ class OpenAICall(BaseModel):
         return self.model_dump(exclude_unset=True)
 
 
+class ProviderAnswer(BaseModel):
+    """What the provider answered, as it came."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class ListedModel(BaseModel):
+    """A model as its provider lists it, under the name to ask it by."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    created: int = Field(description="In seconds.")
+
+
 class ModelList(SQLModel):
     object: Literal["list"]
-    data: list[dict[str, Any]]
+    data: list[ListedModel]
 
 
 class StopStream(Body):

@@ -9,7 +9,7 @@ import events
 import memory
 from db import require
 from errors import Invalid, UpstreamError
-from models import Conversation, OpenAICall
+from models import Conversation, OpenAICall, ProviderAnswer
 from providers import Providers
 from questions import Completion
 from relay import relay
@@ -28,11 +28,15 @@ from routes.deps import (
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 CONVERSATION_HEADER = "X-Conversation-Id"
-PASSED_ON = {**STREAMED, **openai_errors()}
+ANSWERED: dict[int | str, dict[str, Any]] = {200: {"model": ProviderAnswer}}
+STREAMED_OR_NOT: dict[int | str, dict[str, Any]] = {200: {**STREAMED[200], **ANSWERED[200]}}
 
 
 @router.post(
-    "/chat/completions", response_model=None, responses=PASSED_ON, dependencies=[FOLLOWING]
+    "/chat/completions",
+    response_model=None,
+    responses={**STREAMED_OR_NOT, **openai_errors()},
+    dependencies=[FOLLOWING],
 )
 async def create_completion(
     request: Request,
@@ -62,7 +66,12 @@ async def create_completion(
     return await _kept_answer(await turns.ask(question), bool(call.stream))
 
 
-@router.post("/responses", response_model=None, responses=PASSED_ON, dependencies=[FOLLOWING])
+@router.post(
+    "/responses",
+    response_model=None,
+    responses={**STREAMED_OR_NOT, **openai_errors()},
+    dependencies=[FOLLOWING],
+)
 async def create_response(
     request: Request, call: OpenAICall, providers: ProvidersDep, key: KeyDep
 ) -> Response:
@@ -71,7 +80,10 @@ async def create_response(
 
 
 @router.post(
-    "/embeddings", response_model=None, responses=openai_errors(), dependencies=[FOLLOWING]
+    "/embeddings",
+    response_model=None,
+    responses={**ANSWERED, **openai_errors()},
+    dependencies=[FOLLOWING],
 )
 async def create_embeddings(
     request: Request, call: OpenAICall, providers: ProvidersDep, key: KeyDep

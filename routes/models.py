@@ -3,7 +3,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from errors import NotFound
-from models import ModelList
+from models import ListedModel, ModelList
 from routes.deps import CatalogueDep, KeyDep, openai_errors
 
 router = APIRouter(prefix="/v1/models", tags=["OpenAI"])
@@ -16,7 +16,7 @@ async def list_models(catalogue: CatalogueDep, key: KeyDep) -> Any:
     return {"object": "list", "data": models}
 
 
-@router.get("/{model:path}", response_model=dict[str, Any], responses=openai_errors())
+@router.get("/{model:path}", response_model=ListedModel, responses=openai_errors())
 async def get_model(model: str, catalogue: CatalogueDep, key: KeyDep) -> Any:
     """One model; the case of its name does not matter."""
     listed = await catalogue.models(key)
