@@ -4,8 +4,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.conftest import Client
@@ -37,6 +38,9 @@ class Process:
         )
         self.log: list[str] = []
         self.client = Client(base_url=self._address(), timeout=30, trust_env=False)
+        # What is not read fills the pipe, and the service would wait to log on.
+        self._reading = threading.Thread(target=self._read_log)
+        self._reading.start()
 
     def _address(self) -> str:
         assert self.popen.stderr is not None
@@ -45,6 +49,10 @@ class Process:
             if match := re.search(r"running on (http://\S+)", line):
                 return match[1]
         raise AssertionError("".join(self.log))
+
+    def _read_log(self) -> None:
+        assert self.popen.stderr is not None
+        self.log += self.popen.stderr
 
     def stop(self, number: int) -> int:
         """Send a signal; the exit status."""
@@ -56,6 +64,18 @@ class Process:
         status = Path(f"/proc/{self.popen.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
+    def sockets(self) -> int:
+        """How many sockets it holds; Linux tells."""
+        return sum(name.startswith("socket:") for name in self.descriptors())
+
+    def descriptors(self) -> list[str]:
+        """What its open file descriptors lead to."""
+        found = []
+        for path in Path(f"/proc/{self.popen.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed since
+                found.append(os.readlink(path))
+        return found
+
     def kill(self) -> None:
         """Take it away at once, as a power cut would."""
         self.popen.kill()
@@ -65,7 +85,10 @@ class Process:
         self.client.close()
         if self.popen.poll() is None:
             self.popen.kill()
-        self.log += self.popen.communicate()[1].splitlines(keepends=True)
+        self.popen.wait(10)
+        self._reading.join(10)
+        assert self.popen.stderr is not None
+        self.popen.stderr.close()
 
 
 @contextmanager

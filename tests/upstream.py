@@ -282,6 +282,29 @@ async def refuse(line: Line, status: str, retry_after: str = "", code: str = "")
 
 
 @script
+async def quote(line: Line, where: str) -> None:
+    """The caller's key, wherever an answer may have it."""
+    key = line.call.headers["authorization"].partition(" ")[2]
+    told = chunk({"content": f"your key is {key}, is it not?"})
+    if where == "whole":
+        message = {"role": "assistant", "content": key}
+        await respond(line, 200, {"choices": [{"message": message, "finish_reason": "stop"}]})
+        return
+    header = f"x-request-id: {key}\r\nconnection".encode()
+    await line.send(HEAD.replace(b"connection", header))
+    if where == "cut":
+        middle = told.index(key.encode()) + len(key) // 2
+        await line.send(told[:middle])
+        await asyncio.sleep(0.05)
+        await line.send(told[middle:])
+    else:
+        await line.send(told)
+    if where == "error":
+        await line.send(event({"error": {"message": f"No: {key}", "code": 401}}))
+    await line.end()
+
+
+@script
 async def plain(line: Line) -> None:
     """Knows nothing of `stream_options` and says so."""
     if "stream_options" in line.call.body:
