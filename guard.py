@@ -34,8 +34,8 @@ FILE_TYPE = re.compile(
 LARGEST_IMPORT = 512_000_000
 # Of a request's line and headers. A key of 64 KB is none, but is told so.
 LARGEST_HEAD = 128 * 1024
-# A value in JSON takes two bytes, and a hundred in memory.
-MOST_VALUES = 500_000
+# What holds JSON's values apart; a value may take two bytes to send, and a hundred in memory.
+MOST_MARKS = 350_000
 OPEN_PATHS = frozenset({"/health"})
 
 
@@ -131,7 +131,7 @@ class CallerCheck:
 class BodyLimit:
     """Pure ASGI middleware: a body that turns out too large while it is read is refused.
 
-    Too large in memory, too: before it is parsed, the values in it are counted.
+    Too large in memory, too: what would make many small values is counted before it is parsed.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -140,21 +140,22 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        values = ValueCounter()
+        marks = MarkCounter()
 
         async def counted() -> Message:
             message = await receive()
-            values.feed(message.get("body", b""))
-            if values.count > MOST_VALUES:
-                raise HTTPException(422, f"may hold {MOST_VALUES:,} values at most")
+            marks.feed(message.get("body", b""))
+            if marks.count > MOST_MARKS:
+                told = f"may have {MOST_MARKS:,} commas and brackets at most, texts aside"
+                raise HTTPException(422, told)
             return message
 
         limited = RequestBodyLimitMiddleware(self._app, largest_body(self._settings, path))
         await limited(scope, receive if path == IMPORT_PATH else counted, send)
 
 
-class ValueCounter:
-    """Counts the values in a JSON text while it arrives: what begins one, outside of strings."""
+class MarkCounter:
+    """Counts the commas and opening brackets of a JSON text while it arrives, strings left out."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -1,12 +1,13 @@
 """Who may call."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from errors import TOO_LARGE
-from tests.conftest import Client, make_settings, serve
+from tests.conftest import Client, make_settings, serve, stream
 from tests.upstream import Upstream
 
 TOKEN = "let-me-in"
@@ -71,21 +72,67 @@ def test_a_foreign_origin_is_refused_whatever_the_method(
     assert "access-control-allow-origin" not in answer.headers
 
 
-def test_a_cross_site_request_without_an_origin_is_refused(client: Client) -> None:
-    headers = {"Sec-Fetch-Site": "cross-site"}
-    assert client.delete("/v1/projects/1", headers=headers).status_code == 403
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("kind", ["image", "script", "iframe", "document", "empty", ""])
+def test_a_page_elsewhere_can_neither_load_nor_post_without_an_origin(
+    client: Client, method: str, kind: str
+) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": kind}
+    status = client.request(method, "/v1/projects", headers=headers).status_code
+    followed_link = (method, kind) == ("GET", "document")
+    assert status == (200 if followed_link else 403)
 
 
-def test_a_preflight_is_answered(guarded: Client) -> None:
+def test_a_request_without_a_body_from_elsewhere_changes_nothing(client: Client) -> None:
+    chat = client.create()
+    for headers in (
+        {"Origin": "http://evil.com"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ):
+        answers = [
+            client.delete(f"/v1/chat/conversations/{chat}", headers=headers),
+            client.post("/v1/chat/conversations", headers=headers),
+            client.post("/v1/search/rebuild", headers=headers),
+        ]
+        assert [answer.status_code for answer in answers] == [403] * 3
+    assert len(client.get("/v1/chat/conversations").json()) == 1
+
+
+def test_two_origins_are_none(client: Client) -> None:
+    origin = ("Origin", "http://localhost:3000")
+    headers = [origin, ("Origin", "http://evil.com")]
+    assert client.get("/health", headers=[origin]).status_code == 200
+    assert client.get("/health", headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize("origin", ["tauri://localhost", "http://localhost:3000"])
+def test_a_stream_can_be_read_by_a_local_page(client: Client, origin: str) -> None:
+    client.headers["Origin"] = origin
+    chat = client.create(model="hello")
+    with stream(client, chat) as events:
+        assert events.response.headers["access-control-allow-origin"] == origin
+        assert events.rest()[-1] == "[DONE]"
+    path = f"/v1/chat/messages/{client.history(chat)[-1]['id']}/stream"
+    assert client.get(path).headers["access-control-allow-origin"] == origin
+    refused = client.say("no-such-chat", "hi", stream=True)
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (404, origin)
+
+
+def test_a_preflight_is_answered_and_kept(guarded: Client) -> None:
     headers = {
         "Origin": "https://chat.example",
         "Access-Control-Request-Method": "PUT",
-        "Access-Control-Request-Headers": "authorization, content-type",
+        "Access-Control-Request-Headers": "authorization, content-type, idempotency-key",
+        "Access-Control-Request-Private-Network": "true",
     }
     answer = guarded.options("/v1/projects/1", headers=headers)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "https://chat.example"
     assert "PUT" in answer.headers["access-control-allow-methods"]
+    assert "idempotency-key" in answer.headers["access-control-allow-headers"]
+    assert answer.headers["access-control-allow-private-network"] == "true"
+    assert int(answer.headers["access-control-max-age"]) >= 7200
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
@@ -115,6 +162,55 @@ def test_the_access_token_opens_every_path_and_health_needs_none(guarded: Client
     headers = {"Authorization": f"Bearer {TOKEN}"}
     assert guarded.get("/v1/projects", headers=headers).status_code == 200
     assert guarded.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/projects", "//health", "/health/", "/HEALTH", "/health/../v1/projects", "/health;x"),
+        *("/health%00", "/health%2f..%2fv1%2fprojects", "/v1/projects?/health", "/v1/%68ealth"),
+        *("http://localhost/health", "*", "/docs", "/openapi.json", "/redoc", "/nowhere"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS", "TRACE", "get", "X"])
+def test_no_other_path_is_open_however_it_is_written(
+    guarded: Client, method: str, path: str
+) -> None:
+    url = guarded.base_url
+    with socket.create_connection((url.host, url.port), 10) as sock:
+        lines = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        sock.sendall(lines.encode())
+        assert sock.recv(1000)[9:12] in (b"401", b"400")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("X-Api-Key", TOKEN)],
+        [("Cookie", f"token={TOKEN}")],
+        [("Proxy-Authorization", f"Bearer {TOKEN}")],
+        [("Authorization", f"Bearer {TOKEN}"), ("Authorization", "Bearer other")],
+        [("Authorization", "Bearer other"), ("Authorization", f"Bearer {TOKEN}")],
+        [("Authorization", f"Bearer {TOKEN}, Bearer other")],
+        [("Authorization", f"Bearer {TOKEN[:-1]}")],
+        [("Authorization", f"Bearer {TOKEN.upper()}")],
+    ],
+)
+def test_there_is_one_way_to_send_the_token(
+    guarded: Client, headers: list[tuple[str, str]]
+) -> None:
+    assert guarded.get("/v1/projects", headers=headers).status_code == 401
+    assert guarded.get("/v1/projects", params={"access_token": TOKEN}).status_code == 401
+
+
+def test_nothing_that_is_answered_is_taken_for_a_page(guarded: Client) -> None:
+    for path in ("/health", "/v1/projects", "/nowhere"):
+        assert guarded.get(path).headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_forwarded_address_is_not_believed(client: Client) -> None:
+    headers = {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "localhost", "Host": "evil.com"}
+    assert client.get("/health", headers=headers).status_code == 400
 
 
 def test_the_access_token_is_never_sent_to_a_provider(guarded: Client, upstream: Upstream) -> None:

@@ -98,6 +98,31 @@ def test_a_wrong_setting_stops_the_start_with_a_sentence(
     assert len(sentence.splitlines()) == 1
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.2", "chat.lan"])
+def test_an_open_door_without_a_token_is_refused(tmp_path: Path, host: str) -> None:
+    sentence = refused(environment(tmp_path, HOST=host))
+    assert sentence.startswith("HOST: ")
+    assert "ACCESS_TOKEN" in sentence
+    assert "ALLOW_OPEN=true" in sentence
+    assert len(sentence.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"HOST": "0.0.0.0", "ACCESS_TOKEN": "let-me-in"},
+        {"HOST": "0.0.0.0", "ALLOW_OPEN": "true"},
+        {"HOST": "localhost"},
+        {"HOST": "127.0.0.2"},
+    ],
+)
+def test_a_door_with_a_lock_or_on_purpose_may_be_open(
+    tmp_path: Path, changes: dict[str, str]
+) -> None:
+    with run(environment(tmp_path) | changes) as service:
+        assert service.client.get("/health", headers={"Host": "localhost"}).status_code == 200
+
+
 def test_a_blank_setting_counts_as_unset(tmp_path: Path) -> None:
     with run(environment(tmp_path, OPENAI_API_KEY="", ACCESS_TOKEN="", HOST="")) as service:
         assert service.client.get("/health").json()["providers"]["openai"] is False

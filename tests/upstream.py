@@ -10,6 +10,7 @@ import json
 import struct
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -302,6 +303,18 @@ async def quote(line: Line, where: str) -> None:
     if where == "error":
         await line.send(event({"error": {"message": f"No: {key}", "code": 401}}))
     await line.end()
+
+
+@script
+async def endless(line: Line, kind: str) -> None:
+    """One line, or one event, or one JSON text, that never ends."""
+    head = HEAD.replace(b"text/event-stream", b"application/json") if kind == "json" else HEAD
+    await line.send(head)
+    piece = b"data: x\n" * 8192 if kind == "event" else b"x" * 65_536
+    with suppress(ConnectionError):
+        while True:
+            await line.send(piece)
+    await asyncio.Event().wait()
 
 
 @script
