@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode
 
+from pydantic import SecretStr
 from sqlalchemy import Update, and_, bindparam, func, insert, inspect, select, true, update
 from sqlmodel import Session
 
@@ -78,7 +79,7 @@ class Call(Protocol):
 C = TypeVar("C", bound=Call)
 
 
-async def balance(providers: Providers, bearer: str | None) -> int:
+async def balance(providers: Providers, bearer: SecretStr | None) -> int:
     """The points that are left."""
     told = _object(await providers.poe_usage("current_balance", bearer))
     points = number(told.get("current_point_balance"))
@@ -87,7 +88,7 @@ async def balance(providers: Providers, bearer: str | None) -> int:
     return round(points)
 
 
-async def reconcile(db: Database, providers: Providers, bearer: str | None) -> Reconciled:
+async def reconcile(db: Database, providers: Providers, bearer: SecretStr | None) -> Reconciled:
     """Keep what Poe tells that is new, and match what can be matched."""
     rows, skipped = await _ask(providers, bearer, await db.read(_known))
     added, matched = await db.write(_keep, rows)
@@ -131,7 +132,9 @@ def _time(call: Call) -> str:
     return call.created_at
 
 
-async def _ask(providers: Providers, bearer: str | None, known: set[str]) -> tuple[list[Row], int]:
+async def _ask(
+    providers: Providers, bearer: SecretStr | None, known: set[str]
+) -> tuple[list[Row], int]:
     """The rows that are not known, and how many could not be understood.
 
     They come newest first: a page with a known one is the last that is asked for.

@@ -162,9 +162,9 @@ class Providers:
         upstream = await self.connect()
         return await upstream.get(f"{self._endpoints[provider].base_url}/models", key, LIST_TIMEOUT)
 
-    async def poe_usage(self, path: str, bearer: str | None) -> bytes:
+    async def poe_usage(self, path: str, bearer: SecretStr | None) -> bytes:
         """What Poe tells of points; that stands beside the API, not under its `/v1`."""
-        key = self._key("poe", bearer).get_secret_value()
+        key = self._key("poe", bearer)
         upstream = await self.connect()
         root = self._endpoints["poe"].base_url.removesuffix("/v1")
         return await upstream.get(f"{root}/usage/{path}", key, LIST_TIMEOUT)

@@ -11,19 +11,16 @@ is committed; the service calls it before connections are waited for and the dat
 
 import asyncio
 import logging
-from collections import defaultdict
 from contextlib import aclosing
-from typing import Any
 
-from sqlalchemy import bindparam, update
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
+import saving
 from context import shorten
-from db import Database, require
+from db import Database
 from errors import Conflict, NotFound, ServiceError, StorageError, UpstreamError
-from fields import now
 from limits import Limit
-from models import Conversation, Draft, Message
+from models import Message
 from providers import Chat, Providers
 from questions import Asked, Question
 from reply import Outcome, Reply
@@ -42,9 +39,6 @@ STOPPED = Outcome("stopped", finish_reason="stopped")
 SHUT_DOWN = Outcome(
     "interrupted", error="The service was shut down before the reply ended", error_status=503
 )
-# Made once: putting them together costs more than running them.
-END = {table: update(table).where(col(table.id) == bindparam("id_")) for table in (Message, Draft)}
-SAVE = {table: query.where(col(table.status) == "streaming") for table, query in END.items()}
 BROKEN = Outcome("error", error="Internal error: the service's log says more", error_status=500)
 
 
@@ -63,7 +57,7 @@ class Turns:
 
     async def open(self) -> None:
         """Mark what a crash cut off, and start saving what grows."""
-        await self._db.write(_repair)
+        await self._db.write(saving.repair)
         self._saver = asyncio.create_task(self._save_what_grows())
 
     async def close(self) -> None:
@@ -97,7 +91,7 @@ class Turns:
     async def _asked_before(self, question: Question, running: Reply) -> Reply:
         """The ended turn that the question's key began; Conflict with the running one if none."""
         if row := await self._db.read(question.answered):
-            return _restored(row)
+            return saving.restored(row)
         raise Conflict(
             "A reply is being written in this conversation: stop it or wait for its end",
             extra={"session_id": running.session_id},
@@ -109,9 +103,9 @@ class Turns:
             for reply in self._running.values():
                 if (reply.table, reply.message_id) == (Message, message_id):
                     return reply
-            row = await self._db.read(_require_reply, message_id)
+            row = await self._db.read(saving.find, message_id)
             if row.status != "streaming":
-                return _restored(row)
+                return saving.restored(row)
             # It has begun since we looked; or its end has been committed, and it leaves just now.
             await asyncio.sleep(FIND_AGAIN_PAUSE)
         raise ServiceError("The end of this reply could not be stored", status=503)
@@ -123,7 +117,7 @@ class Turns:
                 reply.end(STOPPED)
                 await reply.finished()
                 return
-        if not await self._db.read(_known, session_id):
+        if not await self._db.read(saving.known, session_id):
             raise NotFound("Stream")
 
     async def stop_conversation(self, conversation_id: str) -> None:
@@ -223,7 +217,7 @@ class Turns:
             replies = [reply for reply in self._running.values() if reply.saved < len(reply.pieces)]
             lengths = [len(reply.pieces) for reply in replies]
             try:
-                await self._db.write(_save, replies)
+                await self._db.write(saving.save, replies)
             except StorageError as error:
                 self._warn(error)
                 self._grown.set()
@@ -242,74 +236,12 @@ class Turns:
         self._warned = True
 
 
-def _save(session: Session, replies: list[Reply]) -> None:
-    moment = now()
-    grown = defaultdict[type[Message] | type[Draft], list[dict[str, Any]]](list)
-    for reply in replies:
-        row = {"id_": reply.message_id, "updated_at": moment, **_texts(reply)}
-        grown[reply.table].append(row)
-    for table, rows in grown.items():
-        session.connection().execute(SAVE[table], rows)
-
-
 def _end(session: Session, question: Question, reply: Reply, outcome: Outcome) -> None:
-    ended = {
-        **_texts(reply),
-        "id_": reply.message_id,
-        "status": outcome.status,
-        "finish_reason": outcome.finish_reason,
-        "usage": outcome.usage,
-        "cost": outcome.cost,
-        "error": outcome.error,
-        "error_status": outcome.error_status,
-        "omitted": reply.omitted,
-        "updated_at": now(),
-    }
-    session.connection().execute(END[reply.table], ended)
+    saving.end(session, reply, outcome)
     question.finish(session, reply, outcome)
-
-
-def _texts(reply: Reply) -> dict[str, Any]:
-    calls = [{k: v for k, v in call.items() if k != "index"} for call in reply.tool_calls]
-    return {
-        "content": reply.text(),
-        "reasoning": reply.text(reasoning=True) or None,
-        "extra": {"tool_calls": calls} if calls else None,
-    }
 
 
 def _failed(reply: Reply, error: str, status: int) -> Outcome:
     """Text that came before a failure is kept as `interrupted`; none at all is an `error`."""
     kept = "interrupted" if reply.text() else "error"
     return Outcome(kept, usage=reply.usage, error=error, error_status=status)
-
-
-def _repair(session: Session) -> None:
-    """No reply outlives the process that was writing it."""
-    cut_off = col(Message.status) == "streaming"
-    changed = col(Conversation.id).in_(select(Message.conversation_id).where(cut_off))
-    moment, error = now(), "The service ended before the reply did"
-    session.execute(update(Conversation).where(changed).values(updated_at=moment))
-    for table in (Message, Draft):
-        rows = update(table).where(col(table.status) == "streaming")
-        session.execute(
-            rows.values(status="interrupted", error=error, error_status=503, updated_at=moment)
-        )
-
-
-def _restored(row: Message) -> Reply:
-    reply = Reply(row.conversation_id)
-    reply.restore(row)
-    return reply
-
-
-def _require_reply(session: Session, message_id: int) -> Message:
-    message = require(session, Message, message_id)
-    if message.role != "assistant":
-        raise NotFound("Message")
-    return message
-
-
-def _known(session: Session, session_id: str) -> bool:
-    queries = (select(table.id).where(table.session_id == session_id) for table in (Message, Draft))
-    return any(session.exec(query).first() is not None for query in queries)

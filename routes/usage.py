@@ -29,8 +29,7 @@ async def get_usage(
 @router.get("/balance", responses=POE)
 async def get_balance(providers: ProvidersDep, key: KeyDep) -> Balance:
     """The points that are left, as Poe tells it now."""
-    bearer = key.get_secret_value() if key else None
-    return Balance(current_point_balance=await points.balance(providers, bearer))
+    return Balance(current_point_balance=await points.balance(providers, key))
 
 
 @router.post("/reconcile", responses=POE)
@@ -39,4 +38,4 @@ async def reconcile_usage(db: DatabaseDep, providers: ProvidersDep, key: KeyDep)
 
     The service does so by itself, a few minutes after turns on Poe, where it has a key of its own.
     """
-    return await points.reconcile(db, providers, key.get_secret_value() if key else None)
+    return await points.reconcile(db, providers, key)

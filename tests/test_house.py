@@ -20,7 +20,7 @@ LAYERS = [
     {"events"},
     {"relay", "turns", "catalogue", "search", "imports.intake", "backup", "points"},
     {"drafting", "imports.own"},
-    {"questions", "imports.results", "usage"},
+    {"questions", "imports.results", "usage", "saving"},
     {"imports.keeping", "imports.rows"},
     {"interchange", "memory", "context", "providers", "references", "reply", "versions"},
     {"imports.chatgpt", "imports.claude", "imports.open_webui", "imports.librechat"},
