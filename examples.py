@@ -56,3 +56,9 @@ STREAM = (
     'data: {"content": "", "finish_reason": "stop", "usage": {"total_tokens": 4}}\n\n'
     "data: [DONE]\n\n"
 )
+IMPORT_STREAM = (
+    'data: {"done": 65536, "total": 4194304}\n\n'
+    'data: {"result": {"added": {"conversations": 12, "messages": 480}, "existing": {},'
+    ' "left_out": {"pictures": 3}, "skipped": [], "skipped_count": 0}}\n\n'
+    "data: [DONE]\n\n"
+)

@@ -827,6 +827,15 @@ class Imported(SQLModel):
     skipped_count: int
 
 
+class ImportEvent(SQLModel):
+    """How far an import is, in bytes of one file; at last what came of it, or why nothing did."""
+
+    done: int | None = None
+    total: int | None = None
+    result: Imported | None = None
+    error: StreamError | None = None
+
+
 class Health(SQLModel):
     status: Literal["ok"]
     version: str

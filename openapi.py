@@ -9,12 +9,13 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from sqlmodel import SQLModel
 
 from errors import OPENAI_PATHS, ErrorBody, OpenAIErrorBody
-from examples import BODIES, CALLS, STREAM
+from examples import BODIES, CALLS, IMPORT_STREAM, STREAM
 from fields import MAX_ID, or_blank
-from guard import OPEN_PATHS
-from models import TurnEvent
+from guard import IMPORT_PATH, OPEN_PATHS
+from models import ImportEvent, TurnEvent
 
 Schema = dict[str, Any]
 
@@ -45,26 +46,31 @@ REFUSALS = {
 }
 # The same strings in every body: what cannot be stored and come back is refused.
 TEXT = r"^[^\u0000]*$"
-TURN_DATA: Schema = {
-    "anyOf": [
-        {"const": "[DONE]"},
-        {
-            "type": "string",
-            "contentMediaType": "application/json",
-            "contentSchema": {"$ref": f"{SHAPE}TurnEvent"},
-        },
-    ]
-}
-SHAPES: dict[str, Schema] = {
-    "TurnStreamEvent": {
-        "title": "TurnStreamEvent",
-        "description": "A server-sent event of a turn; `id` is there where a reply is followed.",
+
+
+def _told(shape: type[SQLModel], description: str, **more: Schema) -> Schema:
+    """An event whose data is JSON of this shape, or the word that ends its stream."""
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"$ref": SHAPE + shape.__name__},
+    }
+    return {
+        "description": description,
         "type": "object",
         "required": ["data"],
-        "properties": {"data": TURN_DATA, "id": {"type": "string"}},
-    },
+        "properties": {"data": {"anyOf": [{"const": "[DONE]"}, data]}, **more},
+    }
+
+
+SHAPES: dict[str, Schema] = {
+    "TurnStreamEvent": _told(
+        TurnEvent,
+        "A server-sent event of a turn; `id` is there where a reply is followed.",
+        id={"type": "string"},
+    ),
+    "ImportStreamEvent": _told(ImportEvent, "A server-sent event of an import."),
     "ProviderStreamEvent": {
-        "title": "ProviderStreamEvent",
         "description": "A server-sent event as the provider sent it.",
         "type": "object",
         "properties": {"data": {"type": "string"}, "event": {"type": "string"}},
@@ -129,7 +135,7 @@ def describe(app: FastAPI, guarded: bool) -> Schema:
     )
     components = document["components"]
     shapes = components["schemas"]
-    shapes |= {**SHAPES, **_shape(TurnEvent)}
+    shapes |= {**SHAPES, **_shape(TurnEvent), **_shape(ImportEvent), **shapes}
     components["responses"] = {
         **{str(status): _refusal(told, ErrorBody) for status, told in REFUSALS.items()},
         **{f"OpenAI{status}": _refusal(told, OpenAIErrorBody) for status, told in REFUSALS.items()},
@@ -146,7 +152,7 @@ def describe(app: FastAPI, guarded: bool) -> Schema:
     return document
 
 
-def _shape(model: type[TurnEvent]) -> dict[str, Schema]:
+def _shape(model: type[SQLModel]) -> dict[str, Schema]:
     schema = model.model_json_schema(ref_template=SHAPE + "{model}")
     for field in schema["properties"].values():
         field.pop("default", None)  # what is absent is absent, not null
@@ -176,16 +182,18 @@ def _complete(path: str, operation: Schema) -> None:
         operation["requestBody"]["content"]["application/json"]["example"] = example
     for answer in operation["responses"].values():
         if EVENT_STREAM in (content := answer.get("content", {})):
-            content[EVENT_STREAM] = _event_stream(openai=openai)
+            content[EVENT_STREAM] = _event_stream(path)
     for parameter in operation.get("parameters", []):
         if parameter["in"] == "query":
             _allow_blank(parameter["schema"])
 
 
-def _event_stream(*, openai: bool) -> Schema:
+def _event_stream(path: str) -> Schema:
     """As is the custom before OpenAPI 3.2, the schema is that of one event."""
-    if openai:
+    if path.startswith(OPENAI_PATHS):
         return {"schema": {"$ref": f"{SHAPE}ProviderStreamEvent"}}
+    if path == IMPORT_PATH:
+        return {"schema": {"$ref": f"{SHAPE}ImportStreamEvent"}, "example": IMPORT_STREAM}
     return {"schema": {"$ref": f"{SHAPE}TurnStreamEvent"}, "example": STREAM}
 
 

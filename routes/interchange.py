@@ -16,7 +16,15 @@ from errors import Invalid, ServiceError
 from fields import now
 from imports import intake
 from models import Imported
-from routes.deps import Absent, DatabaseDep, TemporaryFileResponse, discard, errors, temporary_file
+from routes.deps import (
+    STREAMED,
+    Absent,
+    DatabaseDep,
+    TemporaryFileResponse,
+    discard,
+    errors,
+    temporary_file,
+)
 
 router = APIRouter(prefix="/v1", tags=["moving"])
 
@@ -88,8 +96,8 @@ async def export_conversation(
     "/import",
     response_model=Imported,
     responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-        **errors(413, 415),
+        **STREAMED,
+        **errors(),
     },
     openapi_extra=FILE_BODY,
 )
@@ -121,6 +129,8 @@ async def _receive(request: Request, file: IO[bytes]) -> None:
         return
     async for chunk in request.stream():
         await asyncio.to_thread(file.write, chunk)
+    if not file.tell():
+        raise Invalid("must be given", field="body")
 
 
 async def _taking(db: Database, file: IO[bytes], held: ExitStack) -> AsyncIterator[bytes]:
