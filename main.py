@@ -1,6 +1,7 @@
 """The app, put together; `python main.py` runs it, or a command (see commands.py)."""
 
 import asyncio
+import gc
 import logging
 import socket
 import sys
@@ -108,13 +109,20 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+async def _warm(providers: Providers) -> None:
+    """Load the official client beside the start, so that the first turn need not wait for it."""
+    await providers.connect()
+    # All that is loaded by now stays: looking through it again and again held up every stream.
+    gc.freeze()
+
+
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     database: Database = app.state.database
     providers: Providers = app.state.providers
     turns: Turns = app.state.turns
     database.open()
-    warming = asyncio.create_task(providers.connect())
+    warming = asyncio.create_task(_warm(providers))
     beside = [asyncio.create_task(work) for work in background(app)]
     try:
         await turns.open()

@@ -28,7 +28,7 @@ from reply import Outcome, Reply
 log = logging.getLogger(__name__)
 
 # Text reaches the file at least every half second: this pause, and what the write itself takes.
-SAVE_PAUSE = 0.25
+SAVE_PAUSE = 0.35
 # In characters, thoughts included; far above any model's reply, far below this machine's memory.
 LONGEST_REPLY = 128 * 2**20
 # An end that cannot be stored (a full disk) is tried again until it can.

@@ -182,6 +182,7 @@ def test_a_reader_that_takes_nothing_is_dropped_and_its_turn_completes(
             wait_until(lambda: service.sockets() == idle, 30)
             assert b"[DONE]" not in rest(sock)
         with Client(base_url=client.base_url, trust_env=False) as again:
+            wait_until(lambda: again.history(chat)[-1]["status"] != "streaming", 30)
             reply = again.history(chat)[-1]
     assert (reply["status"], reply["content"]) == ("complete", "x" * 12_000_000)
     assert "Traceback" not in "".join(service.log)
