@@ -61,8 +61,18 @@ class Process:
 
     def most_memory(self) -> int:
         """The most memory it has held so far, in bytes; Linux tells."""
+        return self._status("VmHWM") * 1024
+
+    def memory(self) -> int:
+        """The memory it holds, in bytes; Linux tells."""
+        return self._status("VmRSS") * 1024
+
+    def threads(self) -> int:
+        return self._status("Threads")
+
+    def _status(self, name: str) -> int:
         status = Path(f"/proc/{self.popen.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        return int(status.partition(f"{name}:")[2].split()[0])
 
     def sockets(self) -> int:
         """How many sockets it holds; Linux tells."""
