@@ -14,7 +14,6 @@ from tests.process import environment, run
 
 ROOT = Path(__file__).parent.parent
 READMES = ["README.md", "README.zh-CN.md"]
-DOCUMENTATION = {"/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"}
 
 
 def section(readme: str, name: str) -> str:
@@ -59,7 +58,7 @@ def test_every_endpoint_is_listed_and_every_listed_one_exists(readme: str, tmp_p
 
 
 @pytest.mark.parametrize("readme", READMES)
-@pytest.mark.parametrize("name", ["run", "test", "chat", "keep"])
+@pytest.mark.parametrize("name", ["run", "test", "chat", "keep", "supply"])
 def test_both_languages_give_the_same_commands(readme: str, name: str) -> None:
     assert code(readme, name) == code("README.md", name)
 
@@ -87,6 +86,18 @@ def test_the_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == VERSION
     assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)[1] == VERSION  # type: ignore[index]
+
+
+def test_the_lock_holds_what_is_required_and_every_package_of_it_by_its_hashes() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    packages = re.split(r"^(?=[\w-]+==)", lock, flags=re.M)[1:]
+    locked = {package.split()[0] for package in packages}
+    required = (ROOT / "requirements.txt").read_text().split()
+    assert {re.sub(r"\[.*\]", "", line) for line in required} <= locked
+    assert all("--hash=sha256:" in package and "# via" in package for package in packages)
+    assert "://" not in lock
+    for readme in READMES:
+        assert lock.split("\n")[1].removeprefix("#    ") in (ROOT / readme).read_text()
 
 
 @pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt"])

@@ -102,7 +102,8 @@ def test_two_hundred_turns_are_kept_and_read_in_bounded_memory(
         times = await time_others(service, chats[0], reading)
         return await reading, times
 
-    with run(environment(tmp_path, upstream), dev=False) as service:
+    room = {"MAX_TURNS": str(TURNS), "MAX_FOLLOWERS": str(2 * TURNS), "CLIENT_TIMEOUT": "300"}
+    with run(environment(tmp_path, upstream) | room, dev=False) as service:
         service.client.say(service.client.create(model="hello"), "hi")
         chats = [service.client.create(model=FLOW) for _ in range(TURNS)]
         idle = service.most_memory()
