@@ -124,7 +124,7 @@ def _decode(event: Event) -> dict[str, Any]:
         return {}
     try:
         chunk = _from_json(event.data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UpstreamError("The upstream sent something that is not JSON") from None
     if not isinstance(chunk, dict):
         return {}

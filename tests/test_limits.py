@@ -130,6 +130,20 @@ def test_a_text_may_have_any_number_of_commas(client: Client) -> None:
     assert client.get(f"/v1/chat/conversations/{chat}").json()["system_prompt"] == prompt
 
 
+@pytest.mark.parametrize("where", ["stream", "whole"])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_what_an_upstream_nests_too_deep_is_its_failure_not_ours(
+    client: Client, where: str, streamed: bool
+) -> None:
+    chat = client.create(model=f"deep:{where}")
+    answer = client.say(chat, "hi", stream=streamed)
+    assert "not JSON" in answer.text
+    reply = client.history(chat)[-1]
+    assert reply["content"] == ("text" if where == "stream" else "")
+    call = {**CALL, "model": f"deep:{where}", "stream": streamed, "store": True}
+    assert "not JSON" in client.post("/v1/chat/completions", json=call).text
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["line", "event", "json"])
 def test_an_upstream_that_never_ends_a_piece_is_hung_up_on(

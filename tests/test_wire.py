@@ -156,6 +156,16 @@ def test_a_client_that_sends_a_byte_now_and_then_is_dropped(hasty: Client, data:
             sock.send(b"x")
 
 
+def test_a_client_that_leaves_in_the_middle_of_its_body_fills_no_log(tmp_path: Path) -> None:
+    with run(environment(tmp_path)) as service:
+        idle = service.sockets()
+        for path in (b"/v1/projects", b"/v1/import", b"/v1/chat/completions"):
+            body = b'Content-Length: 99\r\n\r\n{"'
+            connect(service.client, b"POST " + path + b" HTTP/1.1\r\n" + JSON + body).close()
+        wait_until(lambda: service.sockets() == idle)
+    assert "Traceback" not in "".join(service.log)
+
+
 def test_a_slow_but_steady_upload_is_not_dropped(hasty: Client) -> None:
     body = b'{"name": "' + b"x" * 200 + b'"}'
     with connect(hasty, POST + END + b"Content-Length: %d\r\n\r\n" % len(body)) as s:

@@ -306,6 +306,21 @@ async def quote(line: Line, where: str) -> None:
 
 
 @script
+async def deep(line: Line, where: str) -> None:
+    """JSON nested deeper than it can be read, in place of a chunk, an answer or a refusal."""
+    nested = b"[" * 100_000 + b"]" * 100_000
+    if where == "stream":
+        await line.send(HEAD)
+        await line.say("text")
+        await line.send(b"data: " + nested + b"\n\n")
+        await line.end()
+        return
+    status = b"200 OK" if where == "whole" else b"400 Bad Request"
+    head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
+    await line.send(head % status + b'{"error": %s}' % nested)
+
+
+@script
 async def endless(line: Line, kind: str) -> None:
     """One line, or one event, or one JSON text, that never ends."""
     head = HEAD.replace(b"text/event-stream", b"application/json") if kind == "json" else HEAD

@@ -127,7 +127,7 @@ def test_other_calls_are_passed_through(
     assert upstream.calls[-1].path == f"/v1/{path}"
     assert upstream.calls[-1].body == {**body, "model": model}
     assert answer.status_code == (400 if model == "refuse:400" else 200)
-    assert client.post(f"/v1/{path}", json={"model": "echo"}).status_code == 422
+    assert client.post(f"/v1/{path}", json={"model": "echo"}).status_code == 404
 
 
 def test_what_poe_would_refuse_or_ignore_is_not_sent(tmp_path: Path, upstream: Upstream) -> None:

@@ -225,7 +225,7 @@ def test_an_id_that_names_no_conversation_is_not_found(standing: Client, chat: o
 
 @pytest.mark.parametrize("field", EVERY_FIELD)
 def test_a_value_of_the_wrong_type_is_refused(standing: Client, field: str) -> None:
-    for value in (1.0, True, [SECRET], {"text": SECRET}):
+    for value in (1.5, True, [SECRET], {"text": SECRET}):
         for method, path in with_a_body(standing):
             check_refused(standing.request(method, path, json={field: value}), field)
 
