@@ -28,7 +28,13 @@ class Process:
     def __init__(self, command: list[str], checkout: Path, values: dict[str, str]) -> None:
         self.port = free_port()
         command = [word.replace("{port}", str(self.port)) for word in command]
-        values = {"PATH": os.environ["PATH"], "PORT": str(self.port), "MAX_TURNS": "2000", "MAX_FOLLOWERS": "2000", **values}
+        values = {
+            "PATH": os.environ["PATH"],
+            "PORT": str(self.port),
+            "MAX_TURNS": "2000",
+            "MAX_FOLLOWERS": "2000",
+            **values,
+        }
         started = time.perf_counter()
         self._popen = subprocess.Popen([sys.executable, *command], cwd=checkout, env=values)
         self._wait_for_health(started + PATIENCE)

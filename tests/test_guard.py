@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,28 +14,37 @@ from tests.upstream import Upstream
 TOKEN = "let-me-in"
 
 
-@pytest.fixture
-def guarded(tmp_path: Path, upstream: Upstream) -> Iterator[Client]:
-    changes = {
-        "access_token": TOKEN,
-        "allowed_hosts": ["chat.lan"],
-        "allowed_origins": ["https://chat.example"],
-    }
-    with serve(make_settings(tmp_path, upstream, **changes)) as client:
+LOCKED: dict[str, Any] = {
+    "access_token": TOKEN,
+    "allowed_hosts": ["chat.lan"],
+    "allowed_origins": ["https://chat.example"],
+}
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    with serve(make_settings(tmp_path_factory.mktemp("guarded"), **LOCKED)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A service for tests that change nothing."""
+    with serve(make_settings(tmp_path_factory.mktemp("standing"))) as client:
         yield client
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]:8000", "LOCALHOST:80"])
-def test_a_local_host_is_served(client: Client, host: str) -> None:
-    assert client.get("/health", headers={"Host": host}).status_code == 200
+def test_a_local_host_is_served(standing: Client, host: str) -> None:
+    assert standing.get("/health", headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(
     "host",
     ["evil.com", "127.0.0.1.evil.com", "localhost.", "localhost:1@evil.com", "", "localhost:x"],
 )
-def test_a_foreign_host_is_refused(client: Client, host: str) -> None:
-    answer = client.get("/health", headers={"Host": host})
+def test_a_foreign_host_is_refused(standing: Client, host: str) -> None:
+    answer = standing.get("/health", headers={"Host": host})
     assert answer.status_code == 400
     assert "detail" in answer.json()
 
@@ -53,9 +63,9 @@ def test_a_host_that_is_set_is_served(guarded: Client) -> None:
         "https://tauri.localhost",
     ],
 )
-def test_a_local_origin_gets_cors_headers_on_errors_too(client: Client, origin: str) -> None:
+def test_a_local_origin_gets_cors_headers_on_errors_too(standing: Client, origin: str) -> None:
     for path in ("/health", "/v1/projects/1", "/nowhere"):
-        answer = client.get(path, headers={"Origin": origin})
+        answer = standing.get(path, headers={"Origin": origin})
         assert answer.headers["access-control-allow-origin"] == origin
 
 
@@ -65,9 +75,9 @@ def test_a_local_origin_gets_cors_headers_on_errors_too(client: Client, origin: 
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS"])
 def test_a_foreign_origin_is_refused_whatever_the_method(
-    client: Client, method: str, origin: str
+    standing: Client, method: str, origin: str
 ) -> None:
-    answer = client.request(method, "/v1/projects/1", headers={"Origin": origin})
+    answer = standing.request(method, "/v1/projects/1", headers={"Origin": origin})
     assert answer.status_code == 403
     assert "access-control-allow-origin" not in answer.headers
 
@@ -75,10 +85,10 @@ def test_a_foreign_origin_is_refused_whatever_the_method(
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
 @pytest.mark.parametrize("kind", ["image", "script", "iframe", "document", "empty", ""])
 def test_a_page_elsewhere_can_neither_load_nor_post_without_an_origin(
-    client: Client, method: str, kind: str
+    standing: Client, method: str, kind: str
 ) -> None:
     headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": kind}
-    status = client.request(method, "/v1/projects", headers=headers).status_code
+    status = standing.request(method, "/v1/projects", headers=headers).status_code
     followed_link = (method, kind) == ("GET", "document")
     assert status == (200 if followed_link else 403)
 
@@ -213,9 +223,10 @@ def test_a_forwarded_address_is_not_believed(client: Client) -> None:
     assert client.get("/health", headers=headers).status_code == 400
 
 
-def test_the_access_token_is_never_sent_to_a_provider(guarded: Client, upstream: Upstream) -> None:
-    guarded.headers["Authorization"] = f"Bearer {TOKEN}"
-    assert guarded.say(guarded.create(model="hello"), "hi").status_code == 200
+def test_the_access_token_is_never_sent_to_a_provider(tmp_path: Path, upstream: Upstream) -> None:
+    with serve(make_settings(tmp_path, upstream, **LOCKED)) as guarded:
+        guarded.headers["Authorization"] = f"Bearer {TOKEN}"
+        assert guarded.say(guarded.create(model="hello"), "hi").status_code == 200
     assert TOKEN not in str(upstream.calls[-1].headers)
 
 
