@@ -15,6 +15,7 @@ from pathlib import Path
 HOST = "127.0.0.1"
 ROOT = Path(__file__).parent.parent
 PATIENCE = 60.0
+UNLIMITED = {"MAX_TURNS": "2000", "MAX_FOLLOWERS": "2000"}
 POLL_PAUSE = 0.002
 
 
@@ -28,13 +29,7 @@ class Process:
     def __init__(self, command: list[str], checkout: Path, values: dict[str, str]) -> None:
         self.port = free_port()
         command = [word.replace("{port}", str(self.port)) for word in command]
-        values = {
-            "PATH": os.environ["PATH"],
-            "PORT": str(self.port),
-            "MAX_TURNS": "2000",
-            "MAX_FOLLOWERS": "2000",
-            **values,
-        }
+        values = {"PATH": os.environ["PATH"], "PORT": str(self.port), **UNLIMITED, **values}
         started = time.perf_counter()
         self._popen = subprocess.Popen([sys.executable, *command], cwd=checkout, env=values)
         self._wait_for_health(started + PATIENCE)
