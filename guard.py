@@ -192,7 +192,9 @@ def _has_body(headers: Headers) -> bool:
 
 
 def _takes(path: str, headers: Headers) -> bool:
-    """Whether a body of this type is read here: JSON is everywhere, a file where files go."""
-    given = headers.get("content-type", "")
-    is_file = path == IMPORT_PATH and FILE_TYPE.match(given) is not None
-    return is_file or JSON_TYPE.match(given) is not None
+    """Whether a body of this one type is read here: JSON is everywhere, a file where files go."""
+    kinds = headers.getlist("content-type")
+    if len(kinds) != 1:
+        return False
+    is_file = path == IMPORT_PATH and FILE_TYPE.match(kinds[0]) is not None
+    return is_file or JSON_TYPE.match(kinds[0]) is not None

@@ -145,9 +145,18 @@ def test_a_preflight_is_answered_and_kept(guarded: Client) -> None:
     assert int(answer.headers["access-control-max-age"]) >= 7200
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
-def test_a_body_that_is_not_json_is_a_415(client: Client, kind: str) -> None:
-    answer = client.post("/v1/projects", content=b'{"name": "x"}', headers={"Content-Type": kind})
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        *(["text/plain"], ["application/x-www-form-urlencoded"], [""], []),
+        *(["multipart/form-data; boundary=x"], ["application/jsonp"]),
+        *(["text/plain; application/json"], ["application/json, text/plain"]),
+        *(["application/json", "text/plain"], ["text/plain", "application/json"]),
+    ],
+)
+def test_a_body_that_is_not_json_is_a_415(client: Client, kinds: list[str]) -> None:
+    headers = [("Content-Type", kind) for kind in kinds]
+    answer = client.post("/v1/projects", content=b'{"name": "x"}', headers=headers)
     assert answer.status_code == 415
     assert client.get("/v1/projects").json() == []
 
