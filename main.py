@@ -134,6 +134,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.wait([warming, *beside])
         await providers.close()
         await database.close()
+        gc.unfreeze()
 
 
 def background(app: FastAPI) -> Iterator[Coroutine[Any, Any, None]]:
