@@ -5,9 +5,7 @@ uvicorn by itself waits for ever: for the rest of a request, and for a reader wh
 
 import asyncio
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-from guard import LARGEST_HEAD
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST_CONNECTIONS = 512
 # A body that comes more slowly, in bytes a second, counts as not coming.
@@ -19,18 +17,18 @@ MALFORMED_HEAD = (
 )
 
 
-class Connection(HttpToolsProtocol):
+class Connection(H11Protocol):
     """uvicorn's connection, dropped when its client stalls for CLIENT_TIMEOUT seconds.
 
     It is looked at every so often, and dropped when the client had something to do at two looks and
-    did not get on with it between them. The parser has no limit of its own for a head.
+    did not get on with it between them. Only what both of uvicorn's parsers have is used here, so
+    either can be the base.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._patience: float = self.config.app.state.settings.client_timeout  # type: ignore[union-attr]
-        self._received = self._resumed = self._head_from = 0
-        self._in_head = False
+        self._received = self._resumed = 0
         self._seen: object = None
         self._looking = self.loop.call_later(self._patience, self._look)
         if len(self.connections) > MOST_CONNECTIONS:
@@ -43,16 +41,6 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
         super().data_received(data)
-        if self._in_head and self._received - self._head_from > LARGEST_HEAD:
-            self.send_400_response("")
-
-    def on_message_begin(self) -> None:
-        self._in_head, self._head_from = True, self._received
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        super().on_headers_complete()
 
     def resume_writing(self) -> None:
         self._resumed += 1

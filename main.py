@@ -22,7 +22,7 @@ from backup import keep_daily
 from catalogue import Catalogue
 from connections import Connection
 from db import Database, StartError
-from guard import LOCAL_ORIGIN, BodyLimit, CallerCheck, Guard, OriginCheck
+from guard import LARGEST_HEAD, LOCAL_ORIGIN, BodyLimit, CallerCheck, Guard, OriginCheck
 from limits import Limit
 from providers import Providers
 from routes import (
@@ -168,6 +168,7 @@ def server(app: FastAPI, settings: Settings) -> Server:
             server_header=False,
             headers=[("X-Content-Type-Options", "nosniff")],
             http=Connection,
+            h11_max_incomplete_event_size=LARGEST_HEAD,
             ws="none",
             timeout_graceful_shutdown=FAREWELL_SECONDS,
         )

@@ -91,20 +91,22 @@ def test_what_cannot_be_stored_is_refused_in_every_field(
     standing: Client, method: str, path: str, fields: list[str]
 ) -> None:
     for field in fields:
+        for body in everywhere(field, UNSTORABLE[0]):
+            check_refused(send(standing, method, path, body))
         for value in (*UNSTORABLE, *NUMBERS[:3], *NESTED[1:]):
-            for body in everywhere(field, value):
-                check_refused(send(standing, method, path, body))
+            body = json.dumps({field: ["x", "@"]}).replace(HERE, value)
+            check_refused(send(standing, method, path, body))
 
 
 @pytest.mark.parametrize(("method", "path", "fields"), WITH_A_BODY)
 def test_no_text_and_no_number_is_too_much_for_any_field(
     standing: Client, method: str, path: str, fields: list[str]
 ) -> None:
-    for field in fields:
-        for value in (*map(json.dumps, ODD_BUT_TEXT[1:]), *NUMBERS, *NESTED):
-            for body in (*everywhere(field, value),)[:2]:
-                answer = send(standing, method, path, body)
-                assert answer.status_code < 500, (body[:200], answer.text[:200])
+    for value in (*map(json.dumps, ODD_BUT_TEXT[1:]), *NUMBERS, *NESTED):
+        for place in ("@", ["@"], {"type": "text", "text": "@"}):
+            body = json.dumps(dict.fromkeys(fields, place)).replace(HERE, value)
+            answer = send(standing, method, path, body)
+            assert answer.status_code < 500, (body[:200], answer.text[:200])
 
 
 @pytest.mark.parametrize(("method", "path", "fields"), WITH_A_BODY)

@@ -40,7 +40,7 @@ def test_objects_a_line_are_items_too(objects: list[Any]) -> None:
     assert [json.loads(item) for item in all_items(data)] == objects
 
 
-@given(st.dictionaries(texts, values, max_size=5))
+@given(st.dictionaries(texts.filter(lambda name: len(name) < 20), values, max_size=5))
 def test_the_members_of_an_object_are_its_members(item: dict[str, Any]) -> None:
     data = json.dumps(item, indent=1).encode()
     file = io.BytesIO(data)
