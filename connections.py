@@ -21,8 +21,8 @@ class Connection(H11Protocol):
     """uvicorn's connection, dropped when its client stalls for CLIENT_TIMEOUT seconds.
 
     It is looked at every so often, and dropped when the client had something to do at two looks and
-    did not get on with it between them. Only what both of uvicorn's parsers have is used here, so
-    either can be the base.
+    did not get on with it between them. The parser is h11, not the faster httptools, which answers
+    HTTP/1.0 in chunks and has no limit for a head that does not end.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -36,7 +36,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 import index
 import seeds
-from errors import Conflict, NotFound, StorageError
+from errors import Conflict, NotFound, StorageError, disk_full
 from fields import now
 from models import Category, Json, Project
 
@@ -291,9 +291,7 @@ def _storage_errors() -> Iterator[None]:
     except OperationalError as error:
         code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
-            raise StorageError(
-                "The disk is full: free some space and try again", status=507
-            ) from error
+            raise disk_full() from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise StorageError("The database file is held by another program") from error
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):

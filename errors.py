@@ -115,6 +115,10 @@ class StorageError(ServiceError):
     status = 503
 
 
+def disk_full() -> StorageError:
+    return StorageError("The disk is full: free some space and try again", status=507)
+
+
 class FieldError(BaseModel):
     """One field that was refused, and why."""
 

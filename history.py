@@ -34,24 +34,18 @@ NAME_LENGTH = 32
 
 # Declared as something selectable; a mapped class of ours always has a table.
 node: Table = inspect(Message).local_table  # type: ignore[assignment]
-
 conversations: Table = inspect(Conversation).local_table  # type: ignore[assignment]
 # Made once: every turn uses them, and putting a statement together costs more than running it.
 HEAD = select(conversations).where(conversations.c.id == bindparam("conversation"))
 ADD = insert(node)
-LEAD = (
-    update(conversations)
-    .where(conversations.c.id == bindparam("conversation"))
-    .values(
-        active_message_id=bindparam("leaf"),
-        updated_at=bindparam("moment"),
-        name=func.coalesce(conversations.c.name, bindparam("first")),
-    )
-)
 TOUCH = (
     update(conversations)
     .where(conversations.c.id == bindparam("conversation"))
     .values(updated_at=bindparam("moment"))
+)
+LEAD = TOUCH.values(
+    active_message_id=bindparam("leaf"),
+    name=func.coalesce(conversations.c.name, bindparam("first")),
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from imports.chats import (
     Chat,
+    Item,
     Node,
     fenced,
     key,
@@ -28,8 +29,6 @@ CUT_OFF = frozenset({"in_progress", "finished_partial_completion"})
 NO_MODEL = frozenset({"auto"})
 PROJECT_PREFIX = "g-p-"
 PYTHON = "python"
-
-Item = dict[str, Any]
 
 
 def recognises(item: Item) -> bool:

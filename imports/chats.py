@@ -18,6 +18,9 @@ from fields import iso, storable
 MOST_SECONDS = 100_000_000_000
 LONGEST_LABEL = 255
 
+# What a file has of a chat, or of a message.
+Item = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class Node:

@@ -8,6 +8,7 @@ from typing import Any
 
 from imports.chats import (
     Chat,
+    Item,
     Node,
     key,
     label,
@@ -22,8 +23,6 @@ from imports.chats import (
 SOURCE = "claude"
 ROLES = {"human": "user", "assistant": "assistant"}
 LEFT_OUT = {"tool_use": "calls of tools", "tool_result": "results of tools"}
-
-Item = dict[str, Any]
 
 
 def recognises(item: Item) -> bool:

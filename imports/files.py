@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from errors import Invalid, StorageError
+from errors import Invalid, disk_full
 from imports import pieces
 
 LARGEST_UNPACKED = 4 * 2**30
@@ -73,9 +73,7 @@ def open_all(file: IO[bytes]) -> Iterator[JsonFile]:
                     yield JsonFile(entry.filename, unpacked)
     except UNPACKING_ERRORS as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise StorageError(
-                "The disk is full: free some space and try again", status=507
-            ) from None
+            raise disk_full() from None
         raise Invalid("is a ZIP file that cannot be unpacked", field="body") from None
 
 

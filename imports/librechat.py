@@ -9,6 +9,7 @@ from typing import Any
 
 from imports.chats import (
     Chat,
+    Item,
     Node,
     key,
     label,
@@ -21,8 +22,6 @@ from imports.chats import (
 )
 
 SOURCE = "librechat"
-
-Item = dict[str, Any]
 
 
 def recognises(item: Item) -> bool:

@@ -4,10 +4,10 @@ The format was put together from descriptions and its public source.
 """
 
 from collections import Counter
-from typing import Any
 
 from imports.chats import (
     Chat,
+    Item,
     Node,
     key,
     label,
@@ -21,8 +21,6 @@ from imports.chats import (
 
 SOURCE = "open-webui"
 ROLES = frozenset({"user", "assistant", "system"})
-
-Item = dict[str, Any]
 
 
 def recognises(item: Item) -> bool:

@@ -206,34 +206,17 @@ class Store:
         row = row_of("references", item)
         row["project_id"] = self._project_of(session, row)
         row["document_id"] = self._known(self._documents, row["document_id"], "document_id")
-        known_by = ("project_id", "conversation_id", "document_id")
-        table = inspect(DocumentReference).local_table.c
-        same = (table[name].is_not_distinct_from(row[name]) for name in known_by)
-        if session.execute(select(table.id).where(*same)).first():
-            return False
-        _insert(session, DocumentReference, row)
-        return True
+        return _add(session, DocumentReference, row, "project_id", "conversation_id", "document_id")
 
     def _draft(self, session: Session, item: Item) -> bool:
         row = row_of("drafts", item)
         row["project_id"] = self._project_of(session, row)
         row["category_id"] = self._known(self._categories, row["category_id"], "category_id")
-        known_by = ("conversation_id", "category_id", "created_time")
-        table = inspect(Draft).local_table.c
-        if session.execute(
-            select(table.id).where(*(table[name] == row[name] for name in known_by))
-        ).first():
-            return False
-        _insert(session, Draft, {**row, "session_id": uuid4().hex})
-        return True
+        row["session_id"] = uuid4().hex
+        return _add(session, Draft, row, "conversation_id", "category_id", "created_time")
 
     def _points(self, session: Session, item: Item) -> bool:
-        row = row_of("points", item)
-        same = select(PoePoints.id).where(PoePoints.query_id == row["query_id"])
-        if session.exec(same).first() is not None:
-            return False
-        _insert(session, PoePoints, row)
-        return True
+        return _add(session, PoePoints, row_of("points", item), "query_id")
 
     def _project_of(self, session: Session, row: Item) -> int:
         """Its project here; one that the file only names by number is made, as it is elsewhere."""
@@ -246,6 +229,16 @@ class Store:
         if old not in ids:
             raise Invalid("names what the file has not", field=field)
         return ids[old]
+
+
+def _add(session: Session, table: type[SQLModel], row: Item, *known_by: str) -> bool:
+    """Store a row unless there is one that has the same in these columns; whether it was stored."""
+    columns = inspect(table).local_table.c
+    same = (columns[name].is_not_distinct_from(row[name]) for name in known_by)
+    if session.execute(select(columns.id).where(*same)).first():
+        return False
+    _insert(session, table, row)
+    return True
 
 
 def _insert(session: Session, table: type[SQLModel], row: Item) -> Any:
