@@ -83,7 +83,7 @@ class Database:
         self.path = path.resolve()
         self._lock = FileLock(f"{self.path}.lock", mode=0o600)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database-writer")
-        self._writer: Engine | None = None
+        self._writer: Session | None = None
         self._readers: AsyncEngine | None = None
 
     def open(self) -> None:
@@ -100,7 +100,9 @@ class Database:
         except OSError as error:
             raise StartError(f"{self.path} cannot be opened: {error.strerror}") from None
         try:
-            self._writer = _open_writer(self.path)
+            engine = _open_writer(self.path)
+            # One session on one connection for all: making them took longer than most writes.
+            self._writer = Session(engine.connect(), expire_on_commit=False)
         except BaseException:
             self._lock.release()
             raise
@@ -134,7 +136,8 @@ class Database:
         if readers:
             await readers.dispose()
         if writer := self._writer:
-            await asyncio.get_running_loop().run_in_executor(self._thread, writer.dispose)
+            engine = writer.get_bind().engine
+            await asyncio.get_running_loop().run_in_executor(self._thread, engine.dispose)
             self._writer = None
         self._thread.shutdown()
         self._lock.release()
@@ -145,8 +148,8 @@ class Database:
         """Run `work` in one transaction: all of it is committed when this returns, or none."""
 
         def transaction() -> T:
-            assert self._writer is not None, "the database is open"
-            session = Session(self._writer, expire_on_commit=False)
+            session = self._writer
+            assert session is not None, "the database is open"
             with _storage_errors(), session, session.begin():
                 return work(session, *args, **kwargs)
 
@@ -288,8 +291,9 @@ def _storage_errors() -> Iterator[None]:
     """A full disk and a file that may not be written are told as such."""
     try:
         yield
-    except OperationalError as error:
-        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+    except (OperationalError, sqlite3.OperationalError) as error:
+        cause = getattr(error, "orig", error)
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
             raise disk_full() from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

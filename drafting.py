@@ -141,7 +141,7 @@ def _source(
 ) -> list[Row[Any]]:
     """The messages chosen, in their order; by default all that history shows."""
     if wanted is None:
-        found = history.branch(session, conversation.active_message_id, *COLUMNS)
+        found: Sequence[Any] = history.branch(session, conversation.active_message_id, *COLUMNS)
     else:
         for message_id in wanted:
             history.require_message(session, conversation, message_id)

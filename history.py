@@ -12,7 +12,6 @@ from typing import Any, cast
 
 from sqlalchemy import (
     Row,
-    Select,
     Table,
     bindparam,
     delete,
@@ -29,6 +28,7 @@ from db import require
 from errors import Conflict, NotFound
 from fields import MAX_ID, now
 from models import Conversation, Message, MessageUpdate, Part
+from statements import Statement
 
 NAME_LENGTH = 32
 
@@ -36,40 +36,44 @@ NAME_LENGTH = 32
 node: Table = inspect(Message).local_table  # type: ignore[assignment]
 conversations: Table = inspect(Conversation).local_table  # type: ignore[assignment]
 # Made once: every turn uses them, and putting a statement together costs more than running it.
-HEAD = select(conversations).where(conversations.c.id == bindparam("conversation"))
-ADD = insert(node)
-TOUCH = (
+ONE = conversations.c.id == bindparam("conversation")
+HEAD = Statement(select(conversations).where(ONE))
+TOUCH = Statement(update(conversations).where(ONE).values(updated_at=bindparam("moment")))
+LEAD = Statement(
     update(conversations)
-    .where(conversations.c.id == bindparam("conversation"))
-    .values(updated_at=bindparam("moment"))
+    .where(ONE)
+    .values(
+        updated_at=bindparam("moment"),
+        active_message_id=bindparam("leaf"),
+        name=func.coalesce(conversations.c.name, bindparam("first")),
+    )
 )
-LEAD = TOUCH.values(
-    active_message_id=bindparam("leaf"),
-    name=func.coalesce(conversations.c.name, bindparam("first")),
-)
+COLUMNS = [column.name for column in node.c if not column.primary_key]
+ADD = Statement(insert(node).values({name: bindparam(name) for name in COLUMNS}))
+EMPTY = {**dict.fromkeys(COLUMNS), "content": "", "status": "complete"}
 
 
 def head(session: Session, conversation_id: str) -> Conversation:
     """A conversation to be read from only: its row, at a fifth of an object's cost. NotFound."""
-    found = session.connection().execute(HEAD, {"conversation": conversation_id}).one_or_none()
-    if found is None:
+    found = HEAD.rows(session, conversation=conversation_id)
+    if not found:
         raise NotFound("Conversation")
-    return cast(Conversation, found)
+    return cast(Conversation, found[0])
 
 
 def branch(
     session: Session, leaf: int | None, *columns: Any, limit: int | None = None
-) -> Sequence[Row[*tuple[Any, ...]]]:
+) -> list[Any]:
     """These columns of the messages from the first one down to `leaf`, oldest first.
 
     With a limit, of so many of them at the end.
     """
     most = MAX_ID if limit is None else limit
-    return session.connection().execute(_branch(*columns), {"leaf": leaf, "most": most}).all()
+    return _branch(*columns).rows(session, leaf=leaf, most=most)
 
 
 @cache
-def _branch(*columns: Any) -> Select[Any]:
+def _branch(*columns: Any) -> Statement:
     """Made once for each choice of columns."""
     at_leaf = node.c.id == bindparam("leaf")
     start = select(node.c.id, node.c.parent_id, literal(0).label("depth")).where(at_leaf)
@@ -79,7 +83,8 @@ def _branch(*columns: Any) -> Select[Any]:
             node.c.id == path.c.parent_id, path.c.depth + 1 < bindparam("most")
         )
     )
-    return select(*columns).join(path, node.c.id == path.c.id).order_by(path.c.depth.desc())
+    query = select(*columns).join(path, node.c.id == path.c.id)
+    return Statement(query.order_by(path.c.depth.desc()))
 
 
 def content_columns(content: str | list[Part]) -> dict[str, Any]:
@@ -95,14 +100,12 @@ def content_columns(content: str | list[Part]) -> dict[str, Any]:
 
 def append(session: Session, conversation_id: str, parent_id: int | None, **columns: Any) -> int:
     """Add a message below another; it becomes the active leaf. Its id."""
-    connection, moment = session.connection(), now()
+    moment = now()
     placed = {"conversation_id": conversation_id, "parent_id": parent_id}
     times = {"created_at": moment, "updated_at": moment}
-    added = connection.execute(ADD, {**placed, **times, **columns})
-    message_id: int = added.lastrowid
+    message_id: int = ADD.run(session, **{**EMPTY, **placed, **times, **columns}).lastrowid
     name = name_from(columns["content"]) if columns["role"] == "user" else None
-    lead = {"conversation": conversation_id, "leaf": message_id, "moment": moment, "first": name}
-    connection.execute(LEAD, lead)
+    LEAD.run(session, conversation=conversation_id, leaf=message_id, moment=moment, first=name)
     return message_id
 
 
@@ -187,7 +190,7 @@ def _kept_ancestors(gone: dict[int, int | None]) -> dict[int, int | None]:
 def touch(session: Session, *conversation_ids: str) -> None:
     """Mark conversations as changed just now."""
     for id_ in conversation_ids:
-        session.connection().execute(TOUCH, {"conversation": id_, "moment": now()})
+        TOUCH.run(session, conversation=id_, moment=now())
 
 
 def _remember_deleted(session: Session, found: Sequence[Row[Any]]) -> None:

@@ -108,16 +108,17 @@ class Say(Question):
             require(session, Document, document_id)
         target = self.target(session, conversation, body.model, providers)
         extras = {"documents", "system_prompt_append", "options"}
+        request = body.model_dump(include=extras, exclude_defaults=True)
         reply.user_message_id = history.append(
             session,
             self.conversation_id,
             history.parent(session, conversation, body.parent_id),
             role="user",
-            request=body.model_dump(include=extras, exclude_defaults=True) or None,
+            request=request or None,
             **history.content_columns(body.content),
             **columns(self.idempotency),
         )
-        prompt = compose_for(session, conversation, reply.user_message_id, body.model_dump())
+        prompt = compose_for(session, conversation, reply.user_message_id, request)
         add_reply(session, self.conversation_id, reply, target)
         return Asked(target, {**body.options, "messages": prompt})
 

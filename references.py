@@ -11,9 +11,10 @@ from sqlmodel import Session, col, delete, select
 from db import require
 from errors import ServiceError
 from models import Conversation, Document, DocumentReference, Project, ReferencePublic
+from statements import Statement
 
 # Every turn asks: made once, because putting it together costs more than running it.
-TO_READ = (
+TO_READ = Statement(
     select(col(Document.id), col(Document.filename), col(Document.content))
     .join(DocumentReference, col(DocumentReference.document_id) == col(Document.id))
     .where(
@@ -41,8 +42,7 @@ def of_conversation(session: Session, conversation_id: str) -> Found:
 
 def documents(session: Session, conversation: Conversation) -> Sequence[Row[int | None, str, str]]:
     """What a conversation's turns are given to read: its project's documents, then its own."""
-    which = {"project": conversation.project_id, "conversation": conversation.id}
-    return session.connection().execute(TO_READ, which).all()
+    return TO_READ.rows(session, project=conversation.project_id, conversation=conversation.id)
 
 
 def public(found: Found) -> list[ReferencePublic]:

@@ -6,7 +6,7 @@ Each function is a piece of work for the database: run whole, on a session that 
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import bindparam, update
+from sqlalchemy import Update, bindparam, update
 from sqlmodel import Session, col, select
 
 from db import require
@@ -14,38 +14,51 @@ from errors import NotFound
 from fields import now
 from models import Conversation, Draft, Message
 from reply import Outcome, Reply
+from statements import Statement
 
-# Made once: putting them together costs more than running them.
-END = {table: update(table).where(col(table.id) == bindparam("id_")) for table in (Message, Draft)}
-SAVE = {table: query.where(col(table.status) == "streaming") for table, query in END.items()}
+Table = type[Message] | type[Draft]
+TEXTS = ("content", "reasoning", "extra", "updated_at")
+RESULT = ("status", "finish_reason", "usage", "cost", "error", "error_status", "omitted")
+
+
+def _update(table: Table, *names: str) -> Update:
+    values: dict[str, Any] = {name: bindparam(name) for name in names}
+    return update(table).where(col(table.id) == bindparam("id_")).values(values)
+
+
+SAVE = {
+    table: Statement(_update(table, *TEXTS).where(col(table.status) == "streaming"))
+    for table in (Message, Draft)
+}
+END = {table: Statement(_update(table, *TEXTS, *RESULT)) for table in (Message, Draft)}
 
 
 def save(session: Session, replies: list[Reply]) -> None:
     """Write the texts of growing replies; one that has ended meanwhile stays as it is."""
     moment = now()
-    grown = defaultdict[type[Message] | type[Draft], list[dict[str, Any]]](list)
+    grown = defaultdict[Table, list[dict[str, Any]]](list)
     for reply in replies:
         row = {"id_": reply.message_id, "updated_at": moment, **_texts(reply)}
         grown[reply.table].append(row)
     for table, rows in grown.items():
-        session.connection().execute(SAVE[table], rows)
+        SAVE[table].run_many(session, rows)
 
 
 def end(session: Session, reply: Reply, outcome: Outcome) -> None:
     """Write how a reply ended."""
-    ended = {
+    END[reply.table].run(
+        session,
+        id_=reply.message_id,
+        updated_at=now(),
         **_texts(reply),
-        "id_": reply.message_id,
-        "status": outcome.status,
-        "finish_reason": outcome.finish_reason,
-        "usage": outcome.usage,
-        "cost": outcome.cost,
-        "error": outcome.error,
-        "error_status": outcome.error_status,
-        "omitted": reply.omitted,
-        "updated_at": now(),
-    }
-    session.connection().execute(END[reply.table], ended)
+        status=outcome.status,
+        finish_reason=outcome.finish_reason,
+        usage=outcome.usage,
+        cost=outcome.cost,
+        error=outcome.error,
+        error_status=outcome.error_status,
+        omitted=reply.omitted,
+    )
 
 
 def repair(session: Session) -> None:

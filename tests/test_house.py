@@ -28,7 +28,7 @@ LAYERS = [
     {"imports.pieces"},
     {"history", "upstream", "deltas", "echo", "poe"},
     {"db"},
-    {"seeds", "guard", "index", "markdown", "connections", "limits", "manual"},
+    {"seeds", "guard", "index", "markdown", "connections", "limits", "manual", "statements"},
     {"models"},
     {"fields"},
     {"settings", "errors", "examples"},
