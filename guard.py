@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from errors import TOO_LARGE, ServiceError, answer
@@ -140,18 +139,23 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        marks = MarkCounter()
+        largest = largest_body(self._settings, path)
+        marks = None if path == IMPORT_PATH else MarkCounter()
+        size = 0
 
         async def counted() -> Message:
+            nonlocal size
             message = await receive()
-            marks.feed(message.get("body", b""))
-            if marks.count > MOST_MARKS:
+            body = message.get("body", b"")
+            size += len(body)
+            if size > largest:
+                raise HTTPException(413, TOO_LARGE)
+            if marks and marks.feed(body) > MOST_MARKS:
                 told = f"may have {MOST_MARKS:,} commas and brackets at most, texts aside"
                 raise HTTPException(422, told)
             return message
 
-        limited = RequestBodyLimitMiddleware(self._app, largest_body(self._settings, path))
-        await limited(scope, receive if path == IMPORT_PATH else counted, send)
+        await self._app(scope, counted, send)
 
 
 class MarkCounter:
@@ -162,13 +166,15 @@ class MarkCounter:
         self._in_string = False
         self._cut = b""
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes) -> int:
+        """How many there are by now."""
         text = (self._cut + chunk).replace(rb"\\", b"")
         self._cut = b"\\" if text.endswith(b"\\") else b""
         parts = text.removesuffix(b"\\").replace(rb"\"", b"").split(b'"')
         for part in parts[self._in_string :: 2]:
             self.count += part.count(b",") + part.count(b"[") + part.count(b"{")
         self._in_string ^= len(parts) % 2 == 0
+        return self.count
 
 
 def largest_body(settings: Settings, path: str) -> int:

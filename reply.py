@@ -106,11 +106,12 @@ class Reply:
             self.pieces.append(Piece(delta.reasoning, is_reasoning=True))
         if delta.text:
             self.pieces.append(Piece(delta.text))
-        calls = sum(len(str(call)) for call in delta.tool_calls)
-        self.length += len(delta.text) + len(delta.reasoning) + calls
+        self.length += len(delta.text) + len(delta.reasoning)
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.usage = delta.usage or self.usage
-        merge_tool_calls(self.tool_calls, delta.tool_calls)
+        if delta.tool_calls:
+            self.length += sum(len(str(call)) for call in delta.tool_calls)
+            merge_tool_calls(self.tool_calls, delta.tool_calls)
         if self.raw is not None:
             self.raw.append(delta.raw)
             self.length += len(delta.raw)
@@ -142,7 +143,7 @@ class Reply:
                 skipped = min(after, len(piece.text))
                 after -= skipped
                 if skipped < len(piece.text):
-                    yield Piece(piece.text[skipped:], piece.is_reasoning)
+                    yield Piece(piece.text[skipped:], piece.is_reasoning) if skipped else piece
             if self.outcome:
                 return
             await self._changed.wait()
@@ -174,6 +175,8 @@ class Reply:
 
     def _joined(self, start: int) -> tuple[Piece, int]:
         """The piece at `start`, joined with those of its kind that follow; the next index."""
+        if start + 1 == len(self.pieces):  # who keeps up gets every piece as it is
+            return self.pieces[start], start + 1
         kind, length, index = self.pieces[start].is_reasoning, 0, start
         while index < len(self.pieces) and length < PIECE_LENGTH:
             if self.pieces[index].is_reasoning != kind:

@@ -1,6 +1,7 @@
 import json
+from collections import defaultdict
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from sqlalchemy import ColumnElement, Select, func, inspect, select, tuple_
@@ -100,18 +101,18 @@ async def conversation_context(conversation_id: str, db: DatabaseDep) -> Context
     return await db.read(_context, conversation_id)
 
 
-def _json(text: str) -> Response:
-    return Response(text, media_type="application/json")
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")
 
 
-def _array(items: Iterable[str]) -> str:
-    return f"[{','.join(items)}]"
+def _array(items: Iterable[bytes]) -> bytes:
+    return b"[%b]" % b",".join(items)
 
 
-def _listed(*columns: object) -> Select[tuple[str, ...]]:
+def _listed(*columns: object) -> Select[tuple[Any, ...]]:
     """A query of these columns over conversations and the projects they are in."""
     joined = select(*columns).select_from(Conversation)  # type: ignore[call-overload]
-    query: Select[tuple[str, ...]] = joined.outerjoin(
+    query: Select[tuple[Any, ...]] = joined.outerjoin(
         Project, col(Project.id) == col(Conversation.project_id)
     )
     return query
@@ -126,7 +127,7 @@ def _create(session: Session, body: ConversationCreate) -> str:
 
 def _page(
     session: Session, project_id: int | None, status: int | None, limit: int, before: str | None
-) -> list[str]:
+) -> list[bytes]:
     query = _listed(PUBLIC).order_by(*NEWEST_FIRST).limit(limit)
     if project_id is not None:
         query = query.where(col(Conversation.project_id) == project_id)
@@ -136,22 +137,22 @@ def _page(
         last = require(session, Conversation, before)
         place = tuple_(col(Conversation.updated_at), col(Conversation.id))
         query = query.where(place < tuple_(last.updated_at, last.id))
-    return [text for (text,) in session.execute(query)]
+    return [item for (item,) in session.execute(query)]
 
 
-def _grouped(session: Session) -> str:
-    groups: dict[str, list[str]] = {}
-    for project, text in session.execute(_listed(PROJECT_NAME, PUBLIC).order_by(*NEWEST_FIRST)):
-        groups.setdefault(project, []).append(text)
-    members = (f"{json.dumps(name)}:{_array(items)}" for name, items in groups.items())
-    return f"{{{','.join(members)}}}"
+def _grouped(session: Session) -> bytes:
+    groups = defaultdict[str, list[bytes]](list)
+    for project, item in session.execute(_listed(PROJECT_NAME, PUBLIC).order_by(*NEWEST_FIRST)):
+        groups[project].append(item)
+    members = (json.dumps(name).encode() + b":" + _array(items) for name, items in groups.items())
+    return b"{%b}" % b",".join(members)
 
 
-def _one(session: Session, conversation_id: str) -> str:
+def _one(session: Session, conversation_id: str) -> bytes:
     require(session, Conversation, conversation_id)
     query = _listed(PUBLIC).where(col(Conversation.id) == conversation_id)
-    text: str = session.execute(query).scalar_one()
-    return text
+    item: bytes = session.execute(query).scalar_one()
+    return item
 
 
 def _context(session: Session, conversation_id: str) -> ContextPublic:

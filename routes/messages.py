@@ -1,3 +1,4 @@
+import json
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
@@ -70,8 +71,8 @@ async def get_history(
     each with its `parent_id` and whether it is `active`.
     """
     work = _all_branches if all else _history
-    text = await db.read(work, conversation_id, limit, before)
-    return Response(text, media_type="application/json")
+    body = await db.read(work, conversation_id, limit, before)
+    return Response(body, media_type="application/json")
 
 
 @router.post(
@@ -169,21 +170,23 @@ async def stop_stream(body: StopStream, turns: TurnsDep) -> Stopped:
     return Stopped(message="Stream stopped", session_id=body.session_id)
 
 
-def _history(session: Session, conversation_id: str, limit: int | None, before: int | None) -> str:
-    conversation = require(session, Conversation, conversation_id)
+def _history(
+    session: Session, conversation_id: str, limit: int | None, before: int | None
+) -> bytes:
+    conversation = history.head(session, conversation_id)
     leaf = conversation.active_message_id
     if before is not None:
         leaf = history.require_message(session, conversation, before).parent_id
     rows = history.branch(session, leaf, node.c.parent_id, PUBLIC, limit=limit)
     messages = [row[1] for row in rows]
     if conversation.system_prompt and (not rows or rows[0].parent_id is None):
-        messages.insert(0, _prompt(conversation).model_dump_json(exclude={"active"}))
+        messages.insert(0, _prompt(conversation).model_dump_json(exclude={"active"}).encode())
     return _page(conversation, messages)
 
 
 def _all_branches(
     session: Session, conversation_id: str, limit: int | None, before: int | None
-) -> str:
+) -> bytes:
     """Every message of a conversation, oldest first, each told whether history shows it."""
     conversation = require(session, Conversation, conversation_id)
     branch = history.branch(session, conversation.active_message_id, node.c.id)
@@ -194,11 +197,11 @@ def _all_branches(
         query = query.where(node.c.id < before)
     rows = session.execute(query.order_by(node.c.id.desc()).limit(limit)).all()
     messages = [
-        f'{text[:-1]},"active":{"true" if message_id in active else "false"}}}'
-        for message_id, text in reversed(rows)
+        item[:-1] + (b',"active":true}' if message_id in active else b',"active":false}')
+        for message_id, item in reversed(rows)
     ]
     if conversation.system_prompt and (limit is None or len(rows) < limit):
-        messages.insert(0, _prompt(conversation).model_dump_json())
+        messages.insert(0, _prompt(conversation).model_dump_json().encode())
     return _page(conversation, messages)
 
 
@@ -214,8 +217,9 @@ def _prompt(conversation: Conversation) -> TreeMessage:
     )
 
 
-def _page(conversation: Conversation, messages: list[str]) -> str:
-    return f'{{"conversation_id":"{conversation.id}","messages":[{",".join(messages)}]}}'
+def _page(conversation: Conversation, messages: list[bytes]) -> bytes:
+    head = f'{{"conversation_id":{json.dumps(conversation.id)},"messages":['
+    return b"%b%b]}" % (head.encode(), b",".join(messages))
 
 
 def _stored(conversation_id: str, message_id: int, body: MessageCreate) -> object:
