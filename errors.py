@@ -9,6 +9,7 @@ ServiceError            status, one sentence, perhaps headers and extra fields
 """
 
 import asyncio
+import errno
 import logging
 import re
 from collections.abc import Mapping
@@ -187,6 +188,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(OSError, _os_error)
 
 
 async def _service_error(request: Request, error: Exception) -> JSONResponse:
@@ -208,6 +210,14 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
         headers["Allow"] = ", ".join(allowed)
     detail = SENTENCES.get(error.status_code, error.detail)
     return answer(request.scope["path"], error.status_code, {"detail": detail}, headers)
+
+
+async def _os_error(request: Request, error: Exception) -> JSONResponse:
+    """Uploads and archives are kept in files for a while, perhaps on a small disk of their own."""
+    assert isinstance(error, OSError)
+    if error.errno != errno.ENOSPC:
+        raise error
+    return await _service_error(request, disk_full())
 
 
 def _allowed(request: Request) -> list[str]:

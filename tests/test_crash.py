@@ -25,6 +25,7 @@ from tests.upstream import Upstream
 pytestmark = pytest.mark.long
 
 BATCHES, KILLS = 5, 10
+JSON = "application/json"
 TALKERS = 4
 MODELS = ("words:200:0.005", "words:20:0.005", "words:2000:0.0005", "hello")
 SEED = int(os.environ.get("SEED", random.randrange(2**32)))
@@ -262,6 +263,28 @@ def test_a_full_disk_is_told_and_outlived(disk: Path, upstream: Upstream) -> Non
     with run(environment(disk, upstream)) as service:
         outlive(service, upstream, full(disk), 507, sentence)
     sound(disk / "chat.db")
+    assert "Traceback" not in "".join(service.log)
+
+
+def test_a_full_disk_for_what_is_under_way_is_told(tmp_path: Path, disk: Path) -> None:
+    """Uploads and archives are written to TMPDIR, which need not be where the database is."""
+    sentence = "The disk is full: free some space and try again"
+    with run(environment(tmp_path, TMPDIR=str(disk))) as service:
+        client = service.client
+        chat = client.create()
+        client.say(chat, os.urandom(100_000).hex(), role="assistant")
+        export = client.get("/v1/export").content
+        assert client.get("/v1/export?format=zip").status_code == 200  # on this disk from now on
+        wait_until(lambda: not list(disk.iterdir()))
+        with full(disk):
+            for answer in (
+                client.post("/v1/import", content=export, headers={"Content-Type": JSON}),
+                client.post("/v1/import", files={"file": export + b" " * 3_000_000}),
+                client.get("/v1/export?format=zip"),
+            ):
+                assert (answer.status_code, answer.json()) == (507, {"detail": sentence})
+        assert client.get("/v1/export?format=zip").status_code == 200
+        wait_until(lambda: not list(disk.iterdir()))
     assert "Traceback" not in "".join(service.log)
 
 
