@@ -86,7 +86,7 @@ class Database:
         self.path = path.resolve()
         self._lock = FileLock(f"{self.path}.lock", mode=0o600)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database-writer")
-        self._writer: Session | None = None
+        self._writer: Engine | None = None
         self._readers: AsyncEngine | None = None
 
     def open(self) -> None:
@@ -103,9 +103,7 @@ class Database:
         except OSError as error:
             raise StartError(f"{self.path} cannot be opened: {error.strerror}") from None
         try:
-            engine = _open_writer(self.path)
-            # One session on one connection for all: making them took longer than most writes.
-            self._writer = Session(engine.connect(), expire_on_commit=False)
+            self._writer = _open_writer(self.path)
         except BaseException:
             self._lock.release()
             raise
@@ -139,8 +137,7 @@ class Database:
         if readers:
             await readers.dispose()
         if writer := self._writer:
-            engine = writer.get_bind().engine
-            await asyncio.get_running_loop().run_in_executor(self._thread, engine.dispose)
+            await asyncio.get_running_loop().run_in_executor(self._thread, writer.dispose)
             self._writer = None
         self._thread.shutdown()
         self._lock.release()
@@ -151,8 +148,8 @@ class Database:
         """Run `work` in one transaction: all of it is committed when this returns, or none."""
 
         def transaction() -> T:
-            session = self._writer
-            assert session is not None, "the database is open"
+            assert self._writer is not None, "the database is open"
+            session = Session(self._writer, expire_on_commit=False)
             with _storage_errors(), session, session.begin():
                 return work(session, *args, **kwargs)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlmodel import Session, select
 
 import db
@@ -49,6 +49,21 @@ def test_a_write_is_all_or_nothing(path: Path) -> None:
         with pytest.raises(RuntimeError, match="in the middle"):
             await database.write(half)
         assert await database.read(lambda session: session.get(Conversation, "half")) is None
+
+    use(path, work)
+
+
+def test_a_commit_that_fails_leaves_the_connection_sound(path: Path) -> None:
+    def orphan(session: Session) -> None:
+        session.execute(text("PRAGMA defer_foreign_keys=ON"))  # checked by the COMMIT itself
+        session.add(Message(conversation_id="none", role="user"))
+
+    async def work(database: Database) -> None:
+        with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+            await database.write(orphan)
+        await database.write(lambda session: session.add(Conversation(id="next")))
+        assert await database.read(lambda session: session.exec(select(Message)).all()) == []
+        assert await database.read(lambda session: session.get(Conversation, "next"))
 
     use(path, work)
 
