@@ -57,13 +57,15 @@ class EventReader:
             lines.insert(0, b"".join(self._cut))
             self._cut = [lines.pop()]
         for line in lines:
-            yield from self._line(line.removesuffix(b"\r"))
+            if event := self._ended_by(line.removesuffix(b"\r")):
+                yield event
 
     def end(self) -> Iterator[Event]:
         """The event that the end of the stream left without its blank line."""
         yield from self.feed(b"\n\n")
 
-    def _line(self, line: bytes) -> Iterator[Event]:
+    def _ended_by(self, line: bytes) -> Event | None:
+        """The event that a blank line ends; other lines are kept until then."""
         if line:
             field, _, value = line.partition(b":")
             if field == b"data":
@@ -72,11 +74,10 @@ class EventReader:
                     raise UpstreamError("The upstream sent an event without an end")
             elif field == b"event":
                 self._name = value.removeprefix(b" ")
-        elif self._data:
-            yield Event(self._name, b"\n".join(self._data))
-            self._name, self._data = b"", []
-        else:
-            self._name = b""
+            return None
+        event = Event(self._name, b"\n".join(self._data)) if self._data else None
+        self._name, self._data = b"", []
+        return event
 
 
 class DeltaReader:

@@ -83,6 +83,8 @@ class Reply:
     asking: bool = False
     ending: Outcome | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    # The texts of the pieces again, by kind: whole texts are made twice a second while they grow.
+    _texts: dict[bool, list[str]] = field(default_factory=lambda: {False: [], True: []})
 
     def restore(self, row: Message) -> None:
         """Become what is stored of a reply that has ended."""
@@ -90,22 +92,18 @@ class Reply:
         self.message_id, self.user_message_id = row.id, row.parent_id or 0
         self.session_id, self.model = row.session_id or "", row.model or ""
         self.omitted = row.omitted
-        self.pieces = [
-            *([Piece(row.reasoning, is_reasoning=True)] if row.reasoning else []),
-            *([Piece(row.content)] if row.content else []),
-        ]
+        self._keep(row.reasoning or "", is_reasoning=True)
+        self._keep(row.content)
         if row.status == "error":
             self.refusal = UpstreamError(row.error or "", status=row.error_status)
         self.close(Outcome(row.status, row.finish_reason, row.usage, row.error, row.error_status))
 
     def text(self, *, reasoning: bool = False) -> str:
-        return "".join(piece.text for piece in self.pieces if piece.is_reasoning == reasoning)
+        return "".join(self._texts[reasoning])
 
     def add(self, delta: Delta) -> None:
-        if delta.reasoning:
-            self.pieces.append(Piece(delta.reasoning, is_reasoning=True))
-        if delta.text:
-            self.pieces.append(Piece(delta.text))
+        self._keep(delta.reasoning, is_reasoning=True)
+        self._keep(delta.text)
         self.length += len(delta.text) + len(delta.reasoning)
         self.finish_reason = delta.finish_reason or self.finish_reason
         self.usage = delta.usage or self.usage
@@ -172,6 +170,11 @@ class Reply:
         while self.outcome is None:
             await self._changed.wait()
         return self.outcome
+
+    def _keep(self, text: str, *, is_reasoning: bool = False) -> None:
+        if text:
+            self.pieces.append(Piece(text, is_reasoning))
+            self._texts[is_reasoning].append(text)
 
     def _joined(self, start: int) -> tuple[Piece, int]:
         """The piece at `start`, joined with those of its kind that follow; the next index."""
