@@ -155,7 +155,9 @@ class BodyLimit:
                 raise HTTPException(422, told)
             return message
 
-        await self._app(scope, counted, send)
+        # A GET's body is read only by what watches, beside a stream, for the client to leave.
+        is_read = scope.get("method") not in SAFE_METHODS
+        await self._app(scope, counted if is_read else receive, send)
 
 
 class MarkCounter:

@@ -1,5 +1,6 @@
 """Who may call."""
 
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from errors import TOO_LARGE
 from tests.conftest import Client, make_settings, serve, stream
+from tests.process import environment, run
 from tests.upstream import Upstream
 
 TOKEN = "let-me-in"
@@ -250,3 +252,17 @@ def test_a_body_over_the_limit_is_a_413(tmp_path: Path) -> None:
         assert (declared.status_code, streamed.status_code) == (413, 413)
         assert declared.json() == streamed.json() == {"detail": TOO_LARGE}
         assert client.get("/v1/projects").json() == []
+
+
+def test_a_body_that_nobody_reads_cuts_no_stream_off(tmp_path: Path, upstream: Upstream) -> None:
+    with run(environment(tmp_path, upstream, MAX_BODY_MB="0.01")) as service:
+        client = service.client
+        chat = client.create(model="gate:2")
+        with stream(client, chat) as events:
+            path = f"/v1/chat/messages/{events.next()['assistant_message_id']}/stream"
+            chunks = iter([b"x" * 20_000] * 2)
+            with client.stream("GET", path, content=chunks) as followed:
+                upstream.open_gate()
+                assert "[DONE]" in followed.read().decode()
+        service.stop(signal.SIGTERM)
+    assert "Traceback" not in "".join(service.log)
