@@ -38,7 +38,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 import index
 import seeds
-from errors import Conflict, NotFound, StorageError, disk_full
+from errors import Conflict, NotFound, StorageError, behind, disk_full
 from fields import now
 from models import Category, Json, Project
 from statements import fetch
@@ -293,13 +293,13 @@ def _storage_errors() -> Iterator[None]:
     try:
         yield
     except (OperationalError, sqlite3.OperationalError) as error:
-        cause = getattr(error, "orig", error)
-        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
+        # A full disk may end the whole transaction: then the error is that a savepoint is gone.
+        codes = {getattr(each, "sqlite_errorcode", 0) & 0xFF for each in behind(error)}
+        if sqlite3.SQLITE_FULL in codes:
             raise disk_full() from error
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if codes & {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
             raise StorageError("The database file is held by another program") from error
-        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+        if codes & {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}:
             raise StorageError(
                 "The database file cannot be written: check its permissions and its disk"
             ) from error

@@ -12,7 +12,7 @@ import asyncio
 import errno
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -118,6 +118,13 @@ class StorageError(ServiceError):
 
 def disk_full() -> StorageError:
     return StorageError("The disk is full: free some space and try again", status=507)
+
+
+def behind(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, then what it came of, back to the first."""
+    while error is not None:
+        yield error
+        error = error.__context__
 
 
 class FieldError(BaseModel):

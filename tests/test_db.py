@@ -16,6 +16,7 @@ import db
 import history
 import index
 from db import Database, StartError
+from errors import StorageError
 from models import Category, Conversation, Message, MessageUpdate, Project
 
 
@@ -64,6 +65,19 @@ def test_a_commit_that_fails_leaves_the_connection_sound(path: Path) -> None:
         await database.write(lambda session: session.add(Conversation(id="next")))
         assert await database.read(lambda session: session.exec(select(Message)).all()) == []
         assert await database.read(lambda session: session.get(Conversation, "next"))
+
+    use(path, work)
+
+
+def test_a_disk_that_is_full_inside_a_savepoint_is_told(path: Path) -> None:
+    def fill(session: Session) -> None:
+        session.execute(text("PRAGMA max_page_count=1"))  # none beyond those there are
+        with session.begin_nested():
+            session.add(Project(name="x" * 1_000_000))
+
+    async def work(database: Database) -> None:
+        with pytest.raises(StorageError, match="disk is full"):
+            await database.write(fill)
 
     use(path, work)
 
