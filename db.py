@@ -31,7 +31,7 @@ from sqlalchemy import (
     func,
     inspect,
 )
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import Session, SQLModel, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -163,9 +163,10 @@ class Database:
         What `work` does between its statements, it does on the event loop: keep that short.
         """
         assert self._readers is not None, "the database is open"
-        async with AsyncSession(self._readers, expire_on_commit=False) as session:
-            # sqlmodel's AsyncSession hands over sqlmodel's Session; its annotation forgets that.
-            return await session.run_sync(work, *args, **kwargs)  # type: ignore[arg-type]
+        with _storage_errors():
+            async with AsyncSession(self._readers, expire_on_commit=False) as session:
+                # sqlmodel's own Session is handed over; the annotation forgets that.
+                return await session.run_sync(work, *args, **kwargs)  # type: ignore[arg-type]
 
 
 def require(session: Session, table: type[Row], key: Any, what: str | None = None) -> Row:
@@ -289,10 +290,10 @@ def _keep_copy(path: Path, version: int) -> None:
 
 @contextmanager
 def _storage_errors() -> Iterator[None]:
-    """A full disk and a file that may not be written are told as such."""
+    """A full disk, and a file that cannot be used, are told as such."""
     try:
         yield
-    except (OperationalError, sqlite3.OperationalError) as error:
+    except (DatabaseError, sqlite3.DatabaseError) as error:
         # A full disk may end the whole transaction: then the error is that a savepoint is gone.
         codes = {getattr(each, "sqlite_errorcode", 0) & 0xFF for each in behind(error)}
         if sqlite3.SQLITE_FULL in codes:
@@ -303,4 +304,6 @@ def _storage_errors() -> Iterator[None]:
             raise StorageError(
                 "The database file cannot be written: check its permissions and its disk"
             ) from error
+        if codes & {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+            raise StorageError("The database file is damaged: restore a backup") from error
         raise

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, select
 
 import db
@@ -82,9 +82,26 @@ def test_a_disk_that_is_full_inside_a_savepoint_is_told(path: Path) -> None:
     use(path, work)
 
 
+def test_a_damaged_file_is_told_as_such(path: Path) -> None:
+    async def fill(database: Database) -> None:
+        await database.write(lambda session: session.add(Project(name="x" * 100_000)))
+
+    async def look(database: Database) -> None:
+        for use_it in (database.read, database.write):
+            with pytest.raises(StorageError, match="damaged"):
+                await use_it(lambda session: session.exec(select(Project)).all())
+
+    use(path, fill)
+    size = path.stat().st_size
+    with path.open("r+b") as file:  # what begins the file is left as it is
+        file.seek(size // 2)
+        file.write(b"\xff" * (size - size // 2))
+    use(path, look)
+
+
 def test_a_reader_cannot_write(path: Path) -> None:
     async def work(database: Database) -> None:
-        with pytest.raises(OperationalError, match="readonly"):
+        with pytest.raises(StorageError, match="cannot be written"):
             await database.read(lambda session: session.execute(text("DELETE FROM project")))
 
     use(path, work)
