@@ -7,6 +7,8 @@ behind, leave and come back, and none costs more than its position.
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import not_
 from typing import Any
 from uuid import uuid4
 
@@ -65,7 +67,10 @@ class Reply:
     table: type[Message] | type[Draft] = Message
     # How many messages were left out because the conversation was too long for the model.
     omitted: int | None = None
-    pieces: list[Piece] = field(default_factory=list)
+    # The text in pieces, and which are reasoning. Two lists of what the garbage collector need not
+    # look at: objects, by the hundred thousand, would hold up every stream when it does.
+    pieces: list[str] = field(default_factory=list)
+    reasoned: list[bool] = field(default_factory=list)
     saved: int = 0
     length: int = 0
     finish_reason: str | None = None
@@ -83,8 +88,6 @@ class Reply:
     asking: bool = False
     ending: Outcome | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    # The texts of the pieces again, by kind: whole texts are made twice a second while they grow.
-    _texts: dict[bool, list[str]] = field(default_factory=lambda: {False: [], True: []})
 
     def restore(self, row: Message) -> None:
         """Become what is stored of a reply that has ended."""
@@ -99,7 +102,8 @@ class Reply:
         self.close(Outcome(row.status, row.finish_reason, row.usage, row.error, row.error_status))
 
     def text(self, *, reasoning: bool = False) -> str:
-        return "".join(self._texts[reasoning])
+        chosen = self.reasoned if reasoning else map(not_, self.reasoned)
+        return "".join(compress(self.pieces, chosen))
 
     def add(self, delta: Delta) -> None:
         self._keep(delta.reasoning, is_reasoning=True)
@@ -173,20 +177,16 @@ class Reply:
 
     def _keep(self, text: str, *, is_reasoning: bool = False) -> None:
         if text:
-            self.pieces.append(Piece(text, is_reasoning))
-            self._texts[is_reasoning].append(text)
+            self.pieces.append(text)
+            self.reasoned.append(is_reasoning)
 
     def _joined(self, start: int) -> tuple[Piece, int]:
-        """The piece at `start`, joined with those of its kind that follow; the next index."""
-        if start + 1 == len(self.pieces):  # who keeps up gets every piece as it is
-            return self.pieces[start], start + 1
-        kind, length, index = self.pieces[start].is_reasoning, 0, start
-        while index < len(self.pieces) and length < PIECE_LENGTH:
-            if self.pieces[index].is_reasoning != kind:
-                break
-            length += len(self.pieces[index].text)
+        """What is at `start`, joined with the pieces of its kind that follow; the next index."""
+        kind, length, index = self.reasoned[start], 0, start
+        while index < len(self.pieces) and length < PIECE_LENGTH and self.reasoned[index] == kind:
+            length += len(self.pieces[index])
             index += 1
-        return Piece("".join(piece.text for piece in self.pieces[start:index]), kind), index
+        return Piece("".join(self.pieces[start:index]), kind), index
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

@@ -86,6 +86,8 @@ class Connection(asyncio.Protocol):
         self._done = asyncio.get_running_loop().create_future()
         self._tail, self._length = b"", None
         self._answer = Answer(time.monotonic())
+        if self._transport.is_closing():
+            self._done.set_exception(ConnectionError("hung up before it was asked"))
         self._transport.write(request)
         return self._done
 
