@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Row
 from sqlmodel import Session, col, select
 
 import history
@@ -131,14 +130,12 @@ def fill(template: str, chat: str, environment: str) -> str:
     return PLACEHOLDER.sub(lambda match: values[match[0]], template)
 
 
-def render(messages: Sequence[Row[Any]]) -> str:
+def render(messages: Sequence[Any]) -> str:
     """Messages as a text: who speaks, then what is said."""
     return "\n\n".join(f"[{message.role}]\n{message.content}" for message in messages)
 
 
-def _source(
-    session: Session, conversation: Conversation, wanted: list[int] | None
-) -> list[Row[Any]]:
+def _source(session: Session, conversation: Conversation, wanted: list[int] | None) -> list[Any]:
     """The messages chosen, in their order; by default all that history shows."""
     if wanted is None:
         found: Sequence[Any] = history.branch(session, conversation.active_message_id, *COLUMNS)

@@ -138,10 +138,13 @@ class BodyLimit:
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
+        if scope["type"] != "http" or scope["method"] in SAFE_METHODS:
+            # Such a body is read only by what watches, beside a stream, for the client to leave.
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"]
         largest = largest_body(self._settings, path)
-        marks = None if path == IMPORT_PATH else MarkCounter()
-        size = 0
+        marks, size = MarkCounter(), 0
 
         async def counted() -> Message:
             nonlocal size
@@ -150,14 +153,14 @@ class BodyLimit:
             size += len(body)
             if size > largest:
                 raise HTTPException(413, TOO_LARGE)
-            if marks and marks.feed(body) > MOST_MARKS:
+            if path != IMPORT_PATH:
+                marks.feed(body)
+            if marks.count > MOST_MARKS:
                 told = f"may have {MOST_MARKS:,} commas and brackets at most, texts aside"
                 raise HTTPException(422, told)
             return message
 
-        # A GET's body is read only by what watches, beside a stream, for the client to leave.
-        is_read = scope.get("method") not in SAFE_METHODS
-        await self._app(scope, counted if is_read else receive, send)
+        await self._app(scope, counted, send)
 
 
 class MarkCounter:
@@ -168,15 +171,13 @@ class MarkCounter:
         self._in_string = False
         self._cut = b""
 
-    def feed(self, chunk: bytes) -> int:
-        """How many there are by now."""
+    def feed(self, chunk: bytes) -> None:
         text = (self._cut + chunk).replace(rb"\\", b"")
         self._cut = b"\\" if text.endswith(b"\\") else b""
         parts = text.removesuffix(b"\\").replace(rb"\"", b"").split(b'"')
         for part in parts[self._in_string :: 2]:
             self.count += part.count(b",") + part.count(b"[") + part.count(b"{")
         self._in_string ^= len(parts) % 2 == 0
-        return self.count
 
 
 def largest_body(settings: Settings, path: str) -> int:

@@ -35,7 +35,6 @@ NAME_LENGTH = 32
 # Declared as something selectable; a mapped class of ours always has a table.
 node: Table = inspect(Message).local_table  # type: ignore[assignment]
 conversations: Table = inspect(Conversation).local_table  # type: ignore[assignment]
-# Made once: every turn uses them, and putting a statement together costs more than running it.
 ONE = conversations.c.id == bindparam("conversation")
 HEAD = Statement(select(conversations).where(ONE))
 TOUCH = Statement(update(conversations).where(ONE).values(updated_at=bindparam("moment")))
@@ -48,9 +47,8 @@ LEAD = Statement(
         name=func.coalesce(conversations.c.name, bindparam("first")),
     )
 )
-COLUMNS = [column.name for column in node.c if not column.primary_key]
-ADD = Statement(insert(node).values({name: bindparam(name) for name in COLUMNS}))
-EMPTY = {**dict.fromkeys(COLUMNS), "content": "", "status": "complete"}
+EMPTY = Message(conversation_id="", role="").model_dump(exclude={"id"})
+ADD = Statement(insert(node).values({name: bindparam(name) for name in EMPTY}))
 
 
 def head(session: Session, conversation_id: str) -> Conversation:

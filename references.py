@@ -4,8 +4,9 @@ A reference names one version of a document, and keeps to it when later versions
 """
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, or_
+from sqlalchemy import ColumnElement, and_, bindparam, or_
 from sqlmodel import Session, col, delete, select
 
 from db import require
@@ -13,7 +14,6 @@ from errors import ServiceError
 from models import Conversation, Document, DocumentReference, Project, ReferencePublic
 from statements import Statement
 
-# Every turn asks: made once, because putting it together costs more than running it.
 TO_READ = Statement(
     select(col(Document.id), col(Document.filename), col(Document.content))
     .join(DocumentReference, col(DocumentReference.document_id) == col(Document.id))
@@ -40,7 +40,7 @@ def of_conversation(session: Session, conversation_id: str) -> Found:
     return _found(session, _of(0, conversation_id))
 
 
-def documents(session: Session, conversation: Conversation) -> Sequence[Row[int | None, str, str]]:
+def documents(session: Session, conversation: Conversation) -> list[Any]:
     """What a conversation's turns are given to read: its project's documents, then its own."""
     return TO_READ.rows(session, project=conversation.project_id, conversation=conversation.id)
 

@@ -25,7 +25,6 @@ from tests.upstream import Upstream
 pytestmark = pytest.mark.long
 
 BATCHES, KILLS = 5, 10
-JSON = "application/json"
 TALKERS = 4
 MODELS = ("words:200:0.005", "words:20:0.005", "words:2000:0.0005", "hello")
 SEED = int(os.environ.get("SEED", random.randrange(2**32)))
@@ -273,13 +272,13 @@ def test_a_full_disk_for_what_is_under_way_is_told(tmp_path: Path, disk: Path) -
         client = service.client
         chat = client.create()
         client.say(chat, os.urandom(100_000).hex(), role="assistant")
-        export = client.get("/v1/export").content
+        export = client.get("/v1/export").json()
         assert client.get("/v1/export?format=zip").status_code == 200  # on this disk from now on
         wait_until(lambda: not list(disk.iterdir()))
         with full(disk):
             for answer in (
-                client.post("/v1/import", content=export, headers={"Content-Type": JSON}),
-                client.post("/v1/import", files={"file": export + b" " * 3_000_000}),
+                client.post("/v1/import", json=export),
+                client.post("/v1/import", files={"file": b" " * 3_000_000}),
                 client.get("/v1/export?format=zip"),
             ):
                 assert (answer.status_code, answer.json()) == (507, {"detail": sentence})
